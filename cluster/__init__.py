@@ -1,0 +1,1 @@
+"""How the method runs on Ray: session, embedding, training, pipeline."""

@@ -1,0 +1,246 @@
+"""The embedding step on Ray Data: read and tokenise, encode, write, each a stage of its own.
+
+A row of the dataset is one shard of prepared data, the unit of work: tokenised by a task,
+embedded by one actor of a pool that holds the encoder, written as one Parquet part. Shards are
+sorted by token count inside, carry row ids, and no process ever sees more than a few of them. A
+part that is already on storage is kept, so a run that was cut short goes on where it stopped.
+"""
+
+import hashlib
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray.data import ActorPoolStrategy
+
+from cluster.session import without_ray_wrapping
+from langalign.embeddings import EmbeddingSet, part_name, rows_of_part, write_part
+from langalign.errors import DataError, ObjectMissing
+from langalign.outputs import StepOutput, digest_of
+from langalign.storage import Storage
+from langalign.tokens import TextTokenizer, TokenizedText
+
+__all__ = ["ENCODER_FOLDER", "EncoderRule", "TextSet", "embed"]
+
+# Where a step output that holds an encoder keeps it.
+ENCODER_FOLDER = "encoder"
+
+# Tokenising keeps ahead of the encoder on a fraction of a core. An actor leaves that fraction of
+# its own free, or actors that fill the cluster would wait for ever for their input.
+TOKENIZE_CPUS = 0.1
+# Arrow columns need a value in every row.
+_NONE = np.zeros(0, dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class EncoderRule:
+    """Which encoder, and how an embedding is read off it: all that its bytes depend on.
+
+    `prefix` is the step output that holds the encoder, `weights` a digest over its files.
+    """
+
+    prefix: str
+    weights: str
+    pooling: str
+    max_length: int
+    precision: str
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of `SentenceEncoder`."""
+        return {
+            "pooling": self.pooling,
+            "max_length": self.max_length,
+            "precision": self.precision,
+        }
+
+    def digest(self) -> str:
+        """Over weights, tokenizer, pooling, length and precision."""
+        return digest_of(self.weights, self.options())
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """Texts of one language in prepared shards: `column` and, for pair tasks, `pair_column`."""
+
+    name: str
+    digest: str
+    language: str
+    shards: tuple[str, ...]
+    shard_rows: tuple[int, ...]
+    column: str
+    pair_column: str
+
+    def output(self, storage: Storage, rule: EncoderRule) -> StepOutput:
+        """Where its embeddings lie: `embeddings/<digest>`."""
+        digest = digest_of(rule.digest(), self.digest, self.column, self.shard_rows)
+        return StepOutput(storage, f"embeddings/{digest}")
+
+
+def embed(
+    storage: Storage,
+    rule: EncoderRule,
+    sets: Sequence[TextSet],
+    *,
+    actors: int,
+    gpus_per_actor: float = 0,
+    cpus_per_actor: float = 1,
+    batch_tokens: int = 8192,
+    on_part: Callable[[int, int], None] | None = None,
+) -> dict[str, EmbeddingSet]:
+    """Embed every text of every set that is not embedded yet; returns a set per name.
+
+    `on_part(done, total)` is called after every part.
+
+    Raises:
+        IntegrityError: the stored encoder is altered.
+        StorageError: the storage stays out of reach.
+    """
+    outputs = {texts.name: texts.output(storage, rule) for texts in sets}
+    work = [
+        (texts, shard)
+        for texts in sets
+        if not outputs[texts.name].is_done()
+        for shard in range(len(texts.shards))
+    ]
+    records: dict[str, dict[str, dict[str, Any]]] = {texts.name: {} for texts in sets}
+    left = []
+    for texts, shard in work:
+        record = _kept_part(outputs[texts.name], part_name(shard), texts.shard_rows[shard])
+        if record:
+            records[texts.name][part_name(shard)] = record
+        else:
+            left.append((texts, shard))
+    done = len(work) - len(left)
+    for row in _run(storage, rule, left, actors, gpus_per_actor, cpus_per_actor, batch_tokens):
+        records[row["set"]][row["part"]] = {
+            "sha256": row["sha256"],
+            "size_bytes": row["size_bytes"],
+        }
+        done += 1
+        if on_part:
+            on_part(done, len(work))
+    for texts in sets:
+        if records[texts.name]:
+            info = {"rows": sum(texts.shard_rows), "language": texts.language, **rule.options()}
+            outputs[texts.name].finish(records[texts.name], info)
+    return {name: EmbeddingSet(output) for name, output in outputs.items()}
+
+
+def _run(
+    storage: Storage,
+    rule: EncoderRule,
+    work: Sequence[tuple[TextSet, int]],
+    actors: int,
+    gpus: float,
+    cpus: float,
+    batch_tokens: int,
+) -> Any:
+    if not work:
+        return
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    items = [
+        {
+            "set": texts.name,
+            "prefix": texts.output(storage, rule).prefix,
+            "key": texts.shards[shard],
+            "part": part_name(shard),
+            "column": texts.column,
+            "pair_column": texts.pair_column,
+            "language": texts.language,
+        }
+        for texts, shard in work
+    ]
+    encode = {"storage": storage, "rule": rule, "batch_tokens": batch_tokens}
+    dataset = (
+        ray.data.from_items(items, override_num_blocks=len(items))
+        .map(_tokenize, fn_kwargs={"storage": storage, "rule": rule}, num_cpus=TOKENIZE_CPUS)
+        .map(
+            _Encode,
+            fn_constructor_kwargs=encode,
+            compute=ActorPoolStrategy(size=min(actors, len(items))),
+            num_gpus=gpus,
+            num_cpus=max(0.0, cpus - TOKENIZE_CPUS),
+        )
+        .map(_write, fn_kwargs={"storage": storage}, num_cpus=0)
+    )
+    with without_ray_wrapping():
+        yield from dataset.iter_rows()
+
+
+def _tokenize(row: dict[str, Any], *, storage: Storage, rule: EncoderRule) -> dict[str, Any]:
+    """Stage 1, a task: one shard of texts to token ids, without loading torch."""
+    table = pq.read_table(io.BytesIO(storage.read_bytes(row.pop("key"))))
+    pairs = table[row.pop("pair_column")].to_pylist()
+    tokenizer = _tokenizer(storage, rule.prefix, rule.max_length)
+    tokens = tokenizer(table[row.pop("column")].to_pylist(), pairs)
+    row |= {"ids": table["id"].to_numpy(), "tokens": tokens.ids, "offsets": tokens.offsets}
+    row["types"] = _NONE if tokens.types is None else tokens.types
+    has_labels = "label" in table.column_names and not table["label"].null_count
+    row["labels"] = table["label"].to_numpy() if has_labels else _NONE
+    return row
+
+
+class _Encode:
+    """Stage 2, an actor that holds the encoder: token ids to the bytes of a Parquet part."""
+
+    def __init__(self, storage: Storage, rule: EncoderRule, batch_tokens: int) -> None:
+        # Imported here: the other stages run without torch and transformers.
+        import torch
+
+        from langalign.encoder import SentenceEncoder
+
+        folder = StepOutput(storage, rule.prefix).fetch() / ENCODER_FOLDER
+        encoder = SentenceEncoder.load(str(folder), batch_tokens=batch_tokens, **rule.options())
+        # Ray shows an actor only the GPUs it was given.
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.encoder = encoder.prepare().to(device)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        types = row.pop("types")
+        tokens = TokenizedText(row.pop("tokens"), row.pop("offsets"), types if len(types) else None)
+        labels = row.pop("labels")
+        row["bytes"] = write_part(
+            row.pop("ids"),
+            self.encoder.embed_tokens(tokens),
+            pa.array(labels) if len(labels) else None,
+            row.pop("language"),
+        )
+        return row
+
+
+def _write(row: dict[str, Any], *, storage: Storage) -> dict[str, Any]:
+    """Stage 3, a task: one part to storage, so that no encoder waits for the network."""
+    data = row.pop("bytes")
+    record = StepOutput(storage, row.pop("prefix")).write(row["part"], data)
+    return {**row, **record}
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(storage: Storage, prefix: str, max_length: int) -> TextTokenizer:
+    """Ray reuses worker processes for tasks, so one load serves many shards."""
+    output = StepOutput(storage, prefix)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("config.json", "tokenizer.json"):
+            (Path(folder) / name).write_bytes(output.read(f"{ENCODER_FOLDER}/{name}"))
+        return TextTokenizer.from_folder(Path(folder), max_length=max_length)
+
+
+def _kept_part(output: StepOutput, name: str, rows: int) -> dict[str, Any] | None:
+    """The record of a part that an earlier, cut-short run left whole; None if it has to be made."""
+    try:
+        data = output.storage.read_bytes(output.key(name))
+        if rows_of_part(data) != rows:
+            return None
+    except (ObjectMissing, DataError):
+        return None
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}

@@ -1,0 +1,78 @@
+"""The base encoder as a step output, so that every node reads it from storage and checks it."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from cluster.embed import ENCODER_FOLDER
+from cluster.monitor import Progress
+from cluster.session import without_ray_wrapping
+from langalign import counterpart
+from langalign.encoder import SentenceEncoder
+from langalign.outputs import StepOutput, digest_of
+from langalign.pretraining import pretrain
+from langalign.storage import Storage, sha256_file
+
+__all__ = ["demo_encoder_output", "pretrain_demo_encoder", "store_encoder", "weights_digest"]
+
+DEMO_TEXTS = 20_000
+DEMO_SEED = 0
+# Bumped when corpus or pre-training change, so that an older cached encoder is not taken.
+DEMO_RECIPE = 1
+
+
+def store_encoder(storage: Storage, name: str, revision: str | None) -> StepOutput:
+    """Load an encoder by folder or hub name and keep it at `steps/encoder/<digest>`.
+
+    Raises:
+        EncoderError: it cannot be loaded.
+    """
+    encoder = SentenceEncoder.load(name, revision=revision, max_length=8)
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.save(Path(folder))
+        hashes = {path.name: sha256_file(path) for path in sorted(Path(folder).iterdir())}
+        output = StepOutput(storage, f"steps/encoder/{digest_of(hashes)}")
+        if not output.is_done():
+            records = output.write_folder(Path(folder), ENCODER_FOLDER)
+            output.finish(records, {"name": Path(name).name, "revision": revision})
+    return output
+
+
+def demo_encoder_output(storage: Storage) -> StepOutput:
+    """Where the demo's pre-trained encoder lies, or will lie."""
+    digest = digest_of("demo", DEMO_RECIPE, DEMO_TEXTS, DEMO_SEED)
+    return StepOutput(storage, f"steps/encoder/{digest}")
+
+
+def pretrain_demo_encoder(output: StepOutput, monitor: Any) -> None:
+    """Pre-train the demo's encoder in a task on a worker node, with two cores where there are."""
+    cores = int(min(2, ray.cluster_resources().get("CPU", 1)))
+    task = ray.remote(num_cpus=cores)(_pretrain)
+    with without_ray_wrapping():
+        ray.get(task.remote(output, monitor, cores))
+
+
+def weights_digest(output: StepOutput) -> str:
+    """A digest over the files of the encoder in a step output."""
+    files = output.manifest()["files"]
+    inside = {k: v["sha256"] for k, v in files.items() if k.startswith(f"{ENCODER_FOLDER}/")}
+    return digest_of(inside)
+
+
+def _pretrain(output: StepOutput, monitor: Any, threads: int) -> None:
+    torch.set_num_threads(threads)
+    english = counterpart.unpaired_texts(DEMO_TEXTS, DEMO_SEED, counterpart.ENGLISH)
+    other = counterpart.unpaired_texts(DEMO_TEXTS, DEMO_SEED, counterpart.COUNTERPART)
+
+    def report(figures: dict[str, float]) -> None:
+        text = f"masked LM loss {figures['mlm_loss']:.3f}"
+        done, total = int(figures["step"]), int(figures["steps"])
+        monitor.post.remote(Progress("pre-training the demo's encoder", done, total, text))
+
+    with tempfile.TemporaryDirectory() as folder:
+        pretrain(english, other, Path(folder), seed=DEMO_SEED, report=report)
+        records = output.write_folder(Path(folder), ENCODER_FOLDER)
+    output.finish(records, {"name": "demo", "revision": None})

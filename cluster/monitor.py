@@ -1,0 +1,88 @@
+"""One small actor that workers tell their progress, and their reason for stopping.
+
+Ray Train consumes one report of a worker at a time, at its polling interval, so epochs that take
+milliseconds must not go through `ray.train.report`; they are posted here without waiting.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from langalign.errors import LangAlignError
+
+__all__ = ["Monitor", "Progress", "start_monitor", "watching"]
+
+POLL_INTERVAL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a step stands: `done` of `total` units (`total` 0: not known), and a short text."""
+
+    step: str
+    done: int
+    total: int
+    text: str
+
+
+class Monitor:
+    """The actor: keeps the latest progress, and the first error that ended a step on purpose."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._error: LangAlignError | None = None
+
+    def post(self, progress: Progress) -> None:
+        """Replace the progress."""
+        self._progress = progress
+
+    def fail(self, error: LangAlignError) -> None:
+        """Keep the first error."""
+        self._error = self._error or error
+
+    def latest(self) -> Progress | None:
+        """The progress posted last."""
+        return self._progress
+
+    def take_error(self) -> LangAlignError | None:
+        """The first error, once."""
+        error, self._error = self._error, None
+        return error
+
+
+def start_monitor() -> Any:
+    """Start the actor on the driver's node, where it outlives worker nodes."""
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        node_id=ray.get_runtime_context().get_node_id(), soft=False
+    )
+    return (
+        ray.remote(num_cpus=0, max_concurrency=4)(Monitor)
+        .options(scheduling_strategy=here)
+        .remote()
+    )
+
+
+@contextmanager
+def watching(monitor: Any, show: Callable[[Progress], None]) -> Iterator[None]:
+    """Pass the monitor's progress to `show` from a thread while the block runs."""
+    stop = threading.Event()
+
+    def poll() -> None:
+        shown: Progress | None = None
+        while not stop.wait(POLL_INTERVAL_S):
+            progress = ray.get(monitor.latest.remote())
+            if progress is not None and progress != shown:
+                show(progress)
+                shown = progress
+
+    thread = threading.Thread(target=poll, daemon=True, name="langalign-progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

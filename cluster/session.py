@@ -1,0 +1,127 @@
+"""Connect to Ray, carry what workers need, and check every node before work starts.
+
+Credentials are never put into a runtime environment: Ray's runtime-env agent logs it in clear.
+On a local cluster workers inherit the driver's environment; on a real one each node has its own
+(an instance role, a container secret), and `check_nodes` says which node lacks it.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from langalign.errors import ConfigError, LangAlignError, StorageError
+from langalign.storage import STORAGE_VARIABLE, Storage
+
+__all__ = ["check_nodes", "session", "without_ray_wrapping"]
+
+# Endpoints and regions are not secrets, and every node needs the same ones.
+CARRIED_VARIABLES = (
+    STORAGE_VARIABLE,
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "HF_HUB_OFFLINE",
+)
+# Ray Train polls its workers this often; its default of 2 s is most of a short step.
+TRAIN_VARIABLES = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}
+VERBOSE_VARIABLE = "LANGALIGN_VERBOSE"
+
+
+@contextmanager
+def session(address: str | None = None) -> Iterator[None]:
+    """A connection to the Ray cluster at `address` (or RAY_ADDRESS), else to a new local one.
+
+    Raises:
+        ConfigError: there is no cluster at the address, or it refuses the token.
+    """
+    is_verbose = bool(os.environ.get(VERBOSE_VARIABLE))
+    target = address or os.environ.get("RAY_ADDRESS")
+    carried = {name: os.environ[name] for name in CARRIED_VARIABLES if name in os.environ}
+    os.environ.update({k: v for k, v in TRAIN_VARIABLES.items() if k not in os.environ})
+    _quieten(is_verbose)
+    options = {} if target else {"include_dashboard": False}
+    try:
+        ray.init(
+            address=target,
+            runtime_env={"env_vars": {**carried, **TRAIN_VARIABLES}},
+            log_to_driver=is_verbose,
+            logging_level=logging.INFO if is_verbose else logging.ERROR,
+            **options,
+        )
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"no Ray cluster at {target or 'this machine'}: {reason}; unset RAY_ADDRESS and "
+            f"cluster.address for a local one, or set RAY_AUTH_MODE=token if it asks for a token"
+        ) from error
+    _protect_token()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_nodes(storage: Storage) -> int:
+    """Have every live node write, read and delete a probe in the storage; returns their number.
+
+    Raises:
+        StorageError: a node cannot, naming it and the cause.
+    """
+    probe = ray.remote(num_cpus=0, max_retries=2)(_probe_storage)
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    pending = {}
+    for node_id, name in nodes.items():
+        here = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+        pending[name] = probe.options(scheduling_strategy=here).remote(storage)
+    for name, reference in pending.items():
+        problem = ray.get(reference)
+        if problem:
+            raise StorageError(f"on node {name}: {problem}")
+    return len(nodes)
+
+
+@contextmanager
+def without_ray_wrapping() -> Iterator[None]:
+    """Raise a LangAlignError of a task or actor as itself, not inside Ray's wrapper."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            inner = getattr(cause, "cause", None) or cause.__cause__
+            if isinstance(inner, LangAlignError):
+                raise inner from None
+            cause = inner
+        raise
+
+
+def _probe_storage(storage: Storage) -> str:
+    try:
+        storage.check()
+    except StorageError as error:
+        return str(error)
+    return ""
+
+
+def _quieten(is_verbose: bool) -> None:
+    if is_verbose:
+        return
+    # The core worker of the driver writes its own log lines to the terminal.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\..*")
+
+
+def _protect_token() -> None:
+    """Ray writes its token world-readable; only its owner needs it."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)

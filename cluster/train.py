@@ -1,0 +1,84 @@
+"""Run units of work on Ray Train V2: any number of CPU or GPU workers, restarts, checkpoints."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from cluster.monitor import Progress, watching
+from cluster.work import Unit, train_units
+from langalign.errors import TrainingError
+from langalign.outputs import digest_of
+from langalign.storage import Storage
+
+__all__ = ["run_units"]
+
+
+def run_units(
+    units: Sequence[Unit],
+    storage: Storage,
+    *,
+    run: str,
+    monitor: Any,
+    show: Callable[[Progress], None],
+    workers: int = 1,
+    gpus_per_worker: float = 0,
+    cpus_per_worker: float = 1,
+    max_failures: int = 3,
+    checkpoint_interval_s: float = 30.0,
+) -> None:
+    """Train every unit that is not done, in one Ray Train run with checkpoints on storage.
+
+    The run is named by its units, so a driver that was killed finds its checkpoints again.
+
+    Raises:
+        LangAlignError: whatever ended a unit on purpose.
+        TrainingError: workers died more often than `max_failures` allows.
+    """
+    left = [unit for unit in units if not unit.output(storage).is_done()]
+    if not left:
+        return
+    name = f"{left[0].step}-{digest_of(*(unit.output(storage).prefix for unit in units))[:12]}"
+    trainer = TorchTrainer(
+        train_units,
+        train_loop_config={
+            "units": list(units),
+            "storage": storage,
+            "monitor": monitor,
+            "checkpoint_interval_s": checkpoint_interval_s,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus_per_worker > 0,
+            resources_per_worker={"CPU": cpus_per_worker, "GPU": gpus_per_worker},
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage.uri(f"runs/{run}/train"),
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    try:
+        with watching(monitor, show):
+            trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise TrainingError(_reason(error, max_failures)) from error
+    problem = ray.get(monitor.take_error.remote())
+    if problem is not None:
+        raise problem
+    missing = [unit.label for unit in units if not unit.output(storage).is_done()]
+    if missing:
+        raise TrainingError(f"{', '.join(missing)} ended without a result; run again to go on")
+
+
+def _reason(error: Exception, max_failures: int) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    return (
+        f"training workers failed more than cluster.max_failures={max_failures} times: {last}; "
+        f"set LANGALIGN_VERBOSE=1 for their logs"
+    )

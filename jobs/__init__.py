@@ -1,0 +1,1 @@
+"""Entry points: one script per verb, each parses, builds, runs and prints."""

@@ -1,0 +1,183 @@
+"""The frozen multilingual encoder: tokenising, bucketing by length, pooling, digest.
+
+A sentence embedding e(d) is the first token's last hidden state (`cls`) or the mean over all
+tokens (`mean`), as float32. Rows are sorted by token count and cut into batches by a budget of
+padded tokens, so that a long input never pads many short ones; each row comes back in its place.
+
+Shapes: N sentences, B rows of a batch, T tokens, D embedding width.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from langalign.errors import ConfigError, EncoderError
+from langalign.tokens import IntArray, TextTokenizer, TokenizedText, length_batches
+
+__all__ = ["PRECISIONS", "SentenceEncoder"]
+
+Pooling = Literal["cls", "mean"]
+FloatArray = npt.NDArray[np.float32]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TOKENIZE_WINDOW = 16384
+
+
+class SentenceEncoder(nn.Module):
+    """A transformers encoder with its tokenizer and a pooling rule.
+
+    As a module it maps padded token ids to embeddings, which is how step 1 trains it; `embed`
+    is the frozen path over texts.
+    """
+
+    config: Any
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        pooling: Pooling = "cls",
+        max_length: int = 256,
+        precision: str = "fp32",
+        batch_tokens: int = 8192,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.precision = precision
+        self.batch_tokens = batch_tokens
+        self.config = cast(Any, model).config
+        self.width = int(self.config.hidden_size)
+        self.tokenize = TextTokenizer(
+            tokenizer.backend_tokenizer,
+            max_length=self._checked(max_length),
+            has_types=getattr(self.config, "type_vocab_size", 1) > 1,
+        )
+
+    @classmethod
+    def load(cls, name: str, *, revision: str | None = None, **options: Any) -> Self:
+        """Load from a local folder or the hub; `options` are the constructor's.
+
+        Raises:
+            EncoderError: no such folder or hub model, or one without a fast tokenizer.
+        """
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        try:
+            model = AutoModel.from_pretrained(
+                name, revision=revision, dtype=torch.float32, use_safetensors=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, use_fast=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise EncoderError(
+                f"encoder.name={name!r} is neither a folder with a transformers model "
+                f"(config.json, model.safetensors, tokenizer) nor a hub model that can be "
+                f"reached: {reason}"
+            ) from error
+        if not tokenizer.is_fast:
+            raise EncoderError(
+                f"encoder.name={name!r} has no fast tokenizer (tokenizer.json); choose one that has"
+            )
+        return cls(model, tokenizer, **options)
+
+    def save(self, folder: Path) -> None:
+        """Write config.json, model.safetensors and the tokenizer, in transformers' format."""
+        cast(Any, self.model).save_pretrained(folder)
+        # Lifted meanwhile, so that a saved tokenizer does not carry this run's truncation.
+        self.tokenize.backend.no_truncation()
+        self.tokenizer.save_pretrained(folder)
+        self.tokenize.backend.enable_truncation(max_length=self.tokenize.max_length)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def prepare(self) -> Self:
+        """Freeze, and cast the weights to the precision of inference."""
+        self.requires_grad_(False)
+        self.eval()
+        self.model.to(PRECISIONS[self.precision])
+        return self
+
+    def forward(
+        self, input_ids: Tensor, mask: Tensor | None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Padded ids (B, T) to embeddings (B, D); `mask` (B, T) is None where nothing is padded."""
+        extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.model(input_ids=input_ids, attention_mask=mask, **extra).last_hidden_state
+        if self.pooling == "cls":
+            return cast(Tensor, states[:, 0].float())
+        if mask is None:
+            return cast(Tensor, states.float().mean(1))
+        weights = mask.unsqueeze(-1).float()
+        return cast(Tensor, (states.float() * weights).sum(1) / weights.sum(1))
+
+    def batch(self, tokens: TokenizedText, rows: IntArray) -> tuple[Tensor | None, ...]:
+        """Pad some rows of `tokens` to their longest: the arguments of `forward`."""
+        arrays = tokens.padded(rows, self.config.pad_token_id)
+        parts = [arrays["ids"], None if arrays["mask"].all() else arrays["mask"]]
+        if "types" in arrays:
+            parts.append(arrays["types"])
+        return tuple(_to_device(part, self.device) for part in parts)
+
+    @torch.inference_mode()
+    def embed_tokens(self, tokens: TokenizedText) -> FloatArray:
+        """Embeddings (N, D) float32 of tokenised sentences, in their order."""
+        out = torch.empty((len(tokens), self.width), dtype=torch.float32, device=self.device)
+        for rows in length_batches(tokens.lengths(), self.batch_tokens):
+            embedded = self(*self.batch(tokens, rows))
+            out[torch.from_numpy(rows).to(self.device)] = embedded
+        return cast(FloatArray, out.cpu().numpy())
+
+    def embed(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> FloatArray:
+        """Embeddings (N, D) float32 of texts, in their order, without Ray.
+
+        The next window is tokenised in a thread while the model works on this one.
+        """
+        parts = [self.embed_tokens(tokens) for tokens in self._tokenized_windows(texts, pairs)]
+        return np.concatenate(parts) if parts else np.empty((0, self.width), np.float32)
+
+    def _tokenized_windows(
+        self, texts: Sequence[str], pairs: Sequence[str | None] | None
+    ) -> Iterator[TokenizedText]:
+        starts = range(0, len(texts), TOKENIZE_WINDOW)
+
+        def window(start: int) -> TokenizedText:
+            end = start + TOKENIZE_WINDOW
+            return self.tokenize(texts[start:end], pairs[start:end] if pairs else None)
+
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            pending = [pool.submit(window, start) for start in starts[:1]]
+            for start in starts[1:]:
+                pending.append(pool.submit(window, start))
+                yield pending.pop(0).result()
+            yield from (future.result() for future in pending)
+
+    def _checked(self, max_length: int) -> int:
+        positions = getattr(self.config, "max_position_embeddings", None)
+        # RoBERTa-shaped models number positions from pad_token_id + 1.
+        offset = self.config.pad_token_id + 1 if "roberta" in self.config.model_type else 0
+        if positions is not None and max_length > positions - offset:
+            raise ConfigError(
+                f"encoder.max_length={max_length} is over the {positions - offset} positions "
+                f"of the encoder; set encoder.max_length={positions - offset} or less"
+            )
+        return max_length
+
+
+def _to_device(part: npt.NDArray[Any] | None, device: torch.device) -> Tensor | None:
+    if part is None:
+        return None
+    tensor = torch.from_numpy(part)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
