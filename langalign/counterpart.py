@@ -95,9 +95,16 @@ class _Writer:
         )
 
     def review(self, label: int) -> str:
-        """Two or three opinions that agree on `label`, filler among them, sometimes a closing."""
+        """Two or three opinions that agree on `label`, filler among them, sometimes a closing.
+
+        Half of the opinions stray to another domain: were the domain all that the halves of a
+        review share, contrastive pre-training would learn topics and no polarity.
+        """
         domain = self.pick(DOMAINS)
-        sentences = [self._opinion(domain, label) for _ in range(self.pick((2, 3, 3)))]
+        sentences = [
+            self._opinion(domain if self.rng.random() < 0.5 else self.pick(DOMAINS), label)
+            for _ in range(self.pick((2, 3, 3)))
+        ]
         if self.rng.random() < 0.25:
             sentences.insert(self.rng.randrange(len(sentences) + 1), self._filler(domain))
         if self.rng.random() < 0.15:
