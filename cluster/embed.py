@@ -11,9 +11,9 @@ import io
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,17 @@ from langalign.outputs import StepOutput, digest_of
 from langalign.storage import Storage
 from langalign.tokens import TextTokenizer, TokenizedText
 
-__all__ = ["ENCODER_FOLDER", "EncoderRule", "TextSet", "embed"]
+if TYPE_CHECKING:
+    from langalign.encoder import SentenceEncoder
+
+__all__ = [
+    "ENCODER_FOLDER",
+    "EncoderRule",
+    "TextSet",
+    "default_actors",
+    "embed",
+    "prepare_ray_data",
+]
 
 # Where a step output that holds an encoder keeps it.
 ENCODER_FOLDER = "encoder"
@@ -82,6 +92,23 @@ class TextSet:
         """Where its embeddings lie: `embeddings/<digest>`."""
         digest = digest_of(rule.digest(), self.digest, self.column, self.shard_rows)
         return StepOutput(storage, f"embeddings/{digest}")
+
+
+def default_actors(*, gpus_per_actor: float, cpus_per_actor: float) -> int:
+    """Encoder actors that fill the cluster: by its GPUs if actors take any, else by its cores."""
+    resources = ray.cluster_resources()
+    if gpus_per_actor:
+        return max(1, int(resources.get("GPU", 1) / gpus_per_actor))
+    return max(1, int(resources.get("CPU", 1) / cpus_per_actor))
+
+
+def prepare_ray_data() -> None:
+    """Ray Data of this process: no bars (`Display` has one), and errors of stages as they are."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Its own wrapper keeps the text of an error only, and `without_ray_wrapping` wants the error.
+    context.raise_original_map_exception = True
 
 
 def embed(
@@ -145,9 +172,7 @@ def _run(
 ) -> Any:
     if not work:
         return
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    prepare_ray_data()
     items = [
         {
             "set": texts.name,
@@ -194,16 +219,26 @@ class _Encode:
     """Stage 2, an actor that holds the encoder: token ids to the bytes of a Parquet part."""
 
     def __init__(self, storage: Storage, rule: EncoderRule, batch_tokens: int) -> None:
+        self.storage = storage
+        self.rule = rule
+        self.batch_tokens = batch_tokens
+
+    # Loaded with the first row: of an error in a constructor Ray passes on the text only.
+    @cached_property
+    def encoder(self) -> "SentenceEncoder":
+        """The frozen encoder, on the actor's device."""
         # Imported here: the other stages run without torch and transformers.
         import torch
 
         from langalign.encoder import SentenceEncoder
 
-        folder = StepOutput(storage, rule.prefix).fetch() / ENCODER_FOLDER
-        encoder = SentenceEncoder.load(str(folder), batch_tokens=batch_tokens, **rule.options())
+        folder = StepOutput(self.storage, self.rule.prefix).fetch() / ENCODER_FOLDER
+        encoder = SentenceEncoder.load(
+            str(folder), batch_tokens=self.batch_tokens, **self.rule.options()
+        )
         # Ray shows an actor only the GPUs it was given.
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.encoder = encoder.prepare().to(device)
+        return encoder.prepare().to(device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         types = row.pop("types")

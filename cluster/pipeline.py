@@ -11,12 +11,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from rich.console import Console
 
 from cluster import encoders, session
 from cluster.display import Display
-from cluster.embed import EncoderRule, TextSet, embed
+from cluster.embed import EncoderRule, TextSet, default_actors, embed
 from cluster.monitor import Progress, start_monitor, watching
 from cluster.plan import Plan
 from cluster.prepare import DEMO, RunData, prepare
@@ -130,13 +129,15 @@ class Pipeline:
             parents["tune"] = trained.tuned[self.config.tune.rows].output(self.storage).prefix
         if trained.aligned:
             parents["align"] = trained.aligned[0].output(self.storage).prefix
-        for unit in trained.heads:
-            if unit is trained.heads[0] or unit.label in ("head english", "head omission"):
-                name = unit.label.removeprefix("head ") if unit.step == "head" else "head"
-                parents["head" if unit is trained.heads[0] else name] = unit.output(
-                    self.storage
-                ).prefix
-        return parents
+        if "english" in trained.tuned:
+            parents["english"] = trained.tuned["english"].output(self.storage).prefix
+        names = {"head english": "english", "head omission": "omission"}
+        parents |= {
+            names[unit.label]: unit.output(self.storage).prefix
+            for unit in trained.heads[1:]
+            if unit.label in names
+        }
+        return parents | {"head": trained.heads[0].output(self.storage).prefix}
 
     def _train(self) -> Trained | None:
         """All steps; None where `stop_after` ended the run before step 3."""
@@ -246,19 +247,15 @@ class Pipeline:
             self.storage,
             rule,
             sets,
-            actors=cluster.embed_actors or self._default_actors(),
+            actors=cluster.embed_actors
+            or default_actors(
+                gpus_per_actor=cluster.gpus_per_worker, cpus_per_actor=cluster.cpus_per_worker
+            ),
             gpus_per_actor=cluster.gpus_per_worker,
             cpus_per_actor=cluster.cpus_per_worker,
             batch_tokens=self.config.encoder.batch_tokens,
             on_part=lambda done, total: self.display.show(Progress("shards", done, total, "")),
         )
-
-    def _default_actors(self) -> int:
-        cluster = self.config.cluster
-        resources = ray.cluster_resources()
-        if cluster.gpus_per_worker:
-            return max(1, int(resources.get("GPU", 1) / cluster.gpus_per_worker))
-        return max(1, int(resources.get("CPU", 1) / cluster.cpus_per_worker))
 
     def _units(self, step: str, units: Sequence[Unit], nothing: str = "") -> None:
         is_done = all(unit.output(self.storage).is_done() for unit in units)

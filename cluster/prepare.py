@@ -18,7 +18,7 @@ from langalign.errors import ConfigError
 from langalign.storage import Storage
 from langalign.tasks import Task, build_task
 
-__all__ = ["DEMO", "RunData", "prepare"]
+__all__ = ["DEMO", "RunData", "materialised", "prepare"]
 
 DEMO = "demo"
 DEMO_ROWS = {"train": 10_000, "parallel": 2_000, "test": 2_000, "native": 10_000}
@@ -97,7 +97,8 @@ def prepare(config: PipelineConfig, storage: Storage) -> RunData:
         spec = getattr(data, role)
         if spec is None:
             continue
-        with _materialised(spec, role, limits[role], config.seed) as place:
+        language = data.source_language if role == "train" else data.target_language
+        with materialised(spec, role, language, limits[role], config.seed) as place:
             rows = _read(place, role, task, data, limits[role])
             roles[role] = write_shards(
                 rows,
@@ -134,19 +135,24 @@ def _read(place: str, role: str, task: Task, data: DataConfig, limit: int | None
 
 
 @contextmanager
-def _materialised(spec: str, role: str, limit: int | None, seed: int) -> Iterator[str]:
-    """A spec that readers know: the demo's rows are written to a file first."""
+def materialised(
+    spec: str, role: str, language: str, limit: int | None, seed: int
+) -> Iterator[str]:
+    """A spec that readers know: the demo's rows of a role are written to a file first.
+
+    Raises:
+        ConfigError: the demo has no such language.
+    """
     if spec != DEMO:
         yield spec
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{role}.parquet"
-        pq.write_table(_demo_table(role, limit or DEMO_ROWS[role], seed), path)
+        pq.write_table(_demo_table(role, language, limit or DEMO_ROWS[role], seed), path)
         yield str(path)
 
 
-def _demo_table(role: str, rows: int, seed: int) -> pa.Table:
+def _demo_table(role: str, language: str, rows: int, seed: int) -> pa.Table:
     if role == "parallel":
         return counterpart.parallel_table(rows, seed)
-    language = counterpart.ENGLISH if role == "train" else counterpart.COUNTERPART
     return counterpart.labelled_table(rows, seed, language, split=role)  # type: ignore[arg-type]

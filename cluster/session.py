@@ -97,6 +97,8 @@ def without_ray_wrapping() -> Iterator[None]:
         while cause is not None:
             inner = getattr(cause, "cause", None) or cause.__cause__
             if isinstance(inner, LangAlignError):
+                # Ray Data appends lines about its retries to the message, which is one line.
+                inner.args = (str(inner).partition("\n")[0],)
                 raise inner from None
             cause = inner
         raise
@@ -115,8 +117,10 @@ def _quieten(is_verbose: bool) -> None:
         return
     # The core worker of the driver writes its own log lines to the terminal.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+    for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Ray Data prints the traceback of an error in a stage, and then raises it as well.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\..*")
 
 

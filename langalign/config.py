@@ -157,17 +157,22 @@ class CompareConfig(_Section):
     )
 
 
-class ClusterConfig(_Section):
-    """How the run is spread over Ray."""
+class ActorsConfig(_Section):
+    """How embedding is spread over Ray."""
 
     address: str | None = Field(None, description="Ray cluster; unset: RAY_ADDRESS, else local")
-    workers: int = Field(1, gt=0, description="Ray Train workers of steps 1 to 3")
     gpus_per_worker: float = Field(0, ge=0, description="GPUs of a worker and an embedding actor")
     cpus_per_worker: float = Field(1, gt=0, description="CPU cores of a worker")
     embed_actors: int | None = Field(
         None, gt=0, description="encoder actors; unset: one a GPU, else one a CPU core"
     )
     shard_rows: int = Field(4096, gt=0, description="rows of a shard, the unit of embedding work")
+
+
+class ClusterConfig(ActorsConfig):
+    """How the run is spread over Ray."""
+
+    workers: int = Field(1, gt=0, description="Ray Train workers of steps 1 to 3")
     max_failures: int = Field(3, ge=-1, description="worker restarts a step; -1: without limit")
     checkpoint_interval_s: float = Field(
         30.0, ge=0, description="seconds between checkpoints of a step, at the end of an epoch"
@@ -218,12 +223,27 @@ class PipelineConfig(_Section):
         return self
 
 
+class ScoredRowsConfig(_Section):
+    """How the rows to score are written; unset: as the model's training rows were."""
+
+    text: str | None = Field(None, description="column of the text (or premise)")
+    text_pair: str | None = Field(None, description="column of the second text of a pair task")
+    label: str | None = Field(None, description="column of the label")
+    labels: list[str] | None = Field(
+        None, description="the rows' names for the model's labels, in the model's order"
+    )
+
+
 class ScoreConfig(_Section):
     """A published model and labelled rows to score it on."""
 
-    model: str = Field("demo", description="model name under storage, folder, or s3:// URI")
+    model: str = Field(
+        "demo", description="name under storage, or ROOT/models/NAME[/VERSION], a folder or s3://"
+    )
     version: str = Field("latest", description="model version")
-    data: str | None = Field(None, description="labelled rows; unset: the run's own test rows")
+    data: str | None = Field(
+        None, description="labelled rows, or `demo`; unset: the demo's test rows, for its models"
+    )
     rows: int | None = Field(None, gt=0, description="score at most this many rows")
     language: str | None = Field(None, description="language code of the rows; unset: target's")
     storage: str | None = Field(
@@ -231,6 +251,8 @@ class ScoreConfig(_Section):
     )
     name: str = Field("score", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="run name")
     baselines: bool = Field(True, description="also score the English-only and omission heads")
+    task: ScoredRowsConfig = ScoredRowsConfig()
+    cluster: ActorsConfig = ActorsConfig()
 
 
 _TABLE2: dict[str, dict[str, float]] = {
@@ -334,7 +356,7 @@ def _load_yaml(text: str) -> Any:
     try:
         return loader.get_single_data()
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _cut(value: object) -> str:

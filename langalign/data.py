@@ -7,10 +7,12 @@ The rules of `read_labelled` and `read_parallel`, for every format of `langalign
 - a text that is missing or blank, bytes that are not UTF-8 and an unknown label are errors;
 - a row seen before (same texts, same label) is dropped and counted;
 - a row whose texts were seen with another label is dropped and counted, the first one stays; where
-  more than 5% of the rows are such, the labels cannot be trusted and it is an error.
+  more than 5% of the rows are such, the labels cannot be trusted and it is an error;
+- rows that are only scored (`require_all_labels=False`) keep every repeat and contradiction, so
+  that a score is over the row count its data set was published with.
 
-Errors come while the stream is read. Memory is one batch, and for each row a 16-byte hash and its
-place, which Python keeps in about 140 bytes.
+Errors come while the stream is read. Memory is one batch, and for each row to train on a 16-byte
+hash and its place, which Python keeps in about 140 bytes.
 """
 
 import hashlib
@@ -136,7 +138,8 @@ def read_labelled(
     columns are the task's; labels are class numbers or names. `limit` keeps the first so many rows
     that pass, or, with `sample_seed`, a uniform sample of that size in file order (the source is
     read twice). A source to train on needs `require_all_labels`: every label of the task on at
-    least one row. The stream raises `DataError`, and `StorageError` for s3://.
+    least one row. Without it the rows are to be scored only, and repeats stay. The stream raises
+    `DataError`, and `StorageError` for s3://.
     """
     texts = tuple(map(_field, ("text", "text_pair"), task.text_columns))
     schema = RowSchema(
@@ -144,6 +147,7 @@ def read_labelled(
         label=_field("label", task.label_column),
         task=task,
         remedy="rename it, or name yours with task.text, task.text_pair and task.label",
+        drops_repeats=require_all_labels,
     )
     counts = RowCounts()
     rows = checked_rows(spec, schema, counts, limit=limit, sample_seed=sample_seed)

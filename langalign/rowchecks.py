@@ -35,12 +35,16 @@ class Field:
 
 @dataclass(frozen=True)
 class RowSchema:
-    """The fields of a row. `task` reads the label; `remedy` ends the message on a lost column."""
+    """The fields of a row. `task` reads the label; `remedy` ends the message on a lost column.
+
+    `drops_repeats`: whether a row whose texts were seen before is dropped and counted.
+    """
 
     texts: tuple[Field, ...]
     label: Field | None
     task: Task | None
     remedy: str
+    drops_repeats: bool = True
 
     def pick(self, file: str, found: Sequence[str]) -> dict[str, str]:
         """{field: its column} among the columns `found`. Raises `DataError` naming what is lost."""
@@ -110,7 +114,7 @@ def checked_rows(
 
 
 class _Checker:
-    """Cleans rows and remembers a 16-byte hash of each, to find repeats."""
+    """Cleans rows; to find repeats it remembers a 16-byte hash of each."""
 
     def __init__(self, schema: RowSchema, counts: RowCounts) -> None:
         self._schema = schema
@@ -131,7 +135,7 @@ class _Checker:
                 counts.rows_read += 1
                 texts = tuple(self._text(raw, index, wanted) for wanted in self._schema.texts)
                 row = Row(texts, self._label(raw, index, class_names))
-                if self._is_new(row, raw, index):
+                if not self._schema.drops_repeats or self._is_new(row, raw, index):
                     yield row
 
     def refuse_conflicts(self) -> None:

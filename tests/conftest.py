@@ -6,6 +6,10 @@ from collections.abc import Iterator
 import pytest
 from seaweed import SeaweedServer
 
+# Ray reads its mode when it is imported, and without one the answer depends on what ran before:
+# the first local cluster leaves a token file, and from then on other commands ask for it.
+os.environ["RAY_AUTH_MODE"] = "token"
+
 
 @pytest.fixture(scope="session")
 def seaweedfs() -> Iterator[SeaweedServer]:
@@ -19,9 +23,9 @@ def seaweedfs() -> Iterator[SeaweedServer]:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the developer's storage, keys, AWS files or instance role."""
+    """No test sees the developer's storage, Ray cluster, keys, AWS files or instance role."""
     for variable in list(os.environ):
-        if variable.startswith("AWS_") or variable == "LANGALIGN_STORAGE":
+        if variable.startswith("AWS_") or variable in ("LANGALIGN_STORAGE", "RAY_ADDRESS"):
             monkeypatch.delenv(variable)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)

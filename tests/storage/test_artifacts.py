@@ -4,6 +4,7 @@ import pickle
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,14 @@ def altered_manifest(storage: Storage, change: Callable[[dict[str, Any]], object
     storage.write_json("models/m/v1/manifest.json", manifest)
 
 
+def list_file(name: str, record: dict[str, Any], manifest: dict[str, Any]) -> None:
+    manifest["files"][name] = record
+
+
+def unlist_file(name: str, manifest: dict[str, Any]) -> None:
+    del manifest["files"][name]
+
+
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
@@ -215,11 +224,11 @@ def test_a_pickle_in_a_well_signed_manifest_is_refused(
     record = {"sha256": sha256_file(evil), "size_bytes": evil.stat().st_size}
     for name in ("encoder/pytorch_model.BIN", "encoder/vocab.txt"):
         storage.upload(evil, f"models/m/v1/{name}")
-        altered_manifest(storage, lambda m, name=name: m["files"].update({name: record}))
+        altered_manifest(storage, partial(list_file, name, record))
         with pytest.raises(ArtifactError, match=f"{name}.*pickle"):
             fetch(storage, "m", "v1", cache_dir=tmp_path / "cache")
         storage.delete(f"models/m/v1/{name}")
-        altered_manifest(storage, lambda m, name=name: m["files"].pop(name))
+        altered_manifest(storage, partial(unlist_file, name))
     verify(storage, "m", "v1")
 
 

@@ -238,7 +238,7 @@ def test_writes_survive_an_outage(s3: Storage, seaweedfs: SeaweedServer, tmp_pat
     stop = threading.Event()
 
     def write_until_told() -> list[str]:
-        keys = []
+        keys: list[str] = []
         while not stop.is_set():
             keys.append(f"during/{len(keys):05}")
             s3.write_bytes(keys[-1], keys[-1].encode())

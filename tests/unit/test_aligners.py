@@ -1,10 +1,12 @@
 """Aligners against independent statements of the paper's listings and closed forms."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import nn
 
-from langalign.aligners import Aligner, build_aligner, fit_closed_form
+from langalign.aligners import Aligner, Direction, build_aligner, fit_closed_form
 from langalign.errors import ConfigError
 
 
@@ -27,7 +29,7 @@ class ListingFC(nn.Module):
         x = torch.relu(self.fc3(x))
         x = self.dropout(torch.relu(self.fc4(x)))
         x = torch.relu(self.fc5(x))
-        return self.fc6(x)
+        return cast(torch.Tensor, self.fc6(x))
 
 
 class ListingAE(nn.Module):
@@ -45,7 +47,7 @@ class ListingAE(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in (self.fc1, self.fc2, self.fc3, self.fc4, self.fc5):
             x = torch.relu(layer(x))
-        return self.fc6(x)
+        return cast(torch.Tensor, self.fc6(x))
 
 
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
@@ -95,13 +97,13 @@ def test_defaults_equal_the_listing(kind: str, listing: nn.Module, training: boo
     ],
 )
 def test_depth_generalises_the_widths(
-    kind: str, options: dict[str, int], expected: list[tuple[int, int]]
+    kind: str, options: dict[str, Any], expected: list[tuple[int, int]]
 ) -> None:
     assert linears(build_aligner(kind, 64, **options)) == expected
 
 
 def test_fc_drops_after_layers_1_2_and_4_only() -> None:
-    layers = list(build_aligner("fc", 768).layers)
+    layers = list(cast(nn.Sequential, build_aligner("fc", 768).layers))
     dropped = [
         sum(isinstance(m, nn.Linear) for m in layers[:i])
         for i, layer in enumerate(layers)
@@ -156,7 +158,8 @@ def test_procrustes_recovers_a_rotation_of_centred_unit_vectors() -> None:
     aligner = build_aligner("procrustes", 12)
     fit_closed_form(aligner, 5 * x, 3 * y, (x, y))
     torch.testing.assert_close(aligner(x), y, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(aligner.rotation @ aligner.rotation.T, torch.eye(12), atol=1e-5, rtol=0)
+    found = cast(torch.Tensor, aligner.rotation)
+    torch.testing.assert_close(found @ found.T, torch.eye(12), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["fc", "ae", "linear", "procrustes", "residual", "none"])
@@ -166,12 +169,13 @@ def test_which_side_passes_the_aligner(kind: str, identity_pairs: bool) -> None:
     x = torch.randn(4, 16)
     mapped, kept = aligner(x), aligner.keep(x)
     forward_target = mapped if aligner.maps_own_space else kept
-    for direction, of_target, expected in (
+    cases: tuple[tuple[Direction, bool, torch.Tensor], ...] = (
         ("forward", False, mapped),
         ("forward", True, forward_target),
         ("reverse", False, kept),
         ("reverse", True, mapped),
-    ):
+    )
+    for direction, of_target, expected in cases:
         got = aligner.head_input(x, direction=direction, of_target=of_target)
         torch.testing.assert_close(got, expected)
 
@@ -186,6 +190,6 @@ def test_which_side_passes_the_aligner(kind: str, identity_pairs: bool) -> None:
         ("fc", {"depth": 30}, "aligner.depth=30"),
     ],
 )
-def test_bad_shapes_are_named(kind: str, options: dict[str, float], words: str) -> None:
+def test_bad_shapes_are_named(kind: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build_aligner(kind, 64, **options)

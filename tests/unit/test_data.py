@@ -166,10 +166,25 @@ def test_repeats_are_dropped_and_counted_and_ids_stay_dense(tmp_path: Path) -> N
 def test_pairs_that_join_to_one_string_are_not_repeats(tmp_path: Path) -> None:
     rows = [
         {"premise": "ab", "hypothesis": "c", "label": 0},
-        {"premise": "a", "hypothesis": "bc", "label": 0},
+        {"premise": "a", "hypothesis": "bc", "label": 1},
+        {"premise": "abc", "hypothesis": "d", "label": 2},
     ]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    assert len(labelled(tmp_path / "rows.jsonl", NLI, require_all_labels=False)) == 2
+    stream = read_labelled(str(tmp_path / "rows.jsonl"), NLI, language="en")
+    assert len(rows_of(stream)) == 3
+    assert stream.counts.conflicts_dropped == 0
+
+
+def test_rows_that_are_only_scored_keep_repeats_and_contradictions(tmp_path: Path) -> None:
+    rows = [*ROWS, ROWS[0], {"text": ROWS[1]["text"], "label": 1}]  # 1 of 6 contradicts: over 5%
+    write_csv(tmp_path / "rows.csv", rows)
+    source = LabelledSource(str(tmp_path / "rows.csv"), SENTIMENT, "ko")
+    stream = source.read(require_all_labels=False)
+    found = rows_of(stream)
+    assert [(row["text"], row["label"]) for row in found] == [(r["text"], r["label"]) for r in rows]
+    assert [row["id"] for row in found] == list(range(6))
+    counts = stream.counts
+    assert (counts.rows_read, counts.duplicates_dropped, counts.conflicts_dropped) == (6, 0, 0)
 
 
 def test_many_contradictions_are_an_error_that_names_two_rows(tmp_path: Path) -> None:

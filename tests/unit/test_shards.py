@@ -33,9 +33,14 @@ SENTIMENT, NLI = PRESETS["sentiment"], PRESETS["nli"]
 
 
 def prepare(
-    spec: Path, folder: Path, *, task: Task = SENTIMENT, shard_rows: int = 1000
+    spec: Path,
+    folder: Path,
+    *,
+    task: Task = SENTIMENT,
+    shard_rows: int = 1000,
+    to_train: bool = False,
 ) -> PreparedData:
-    rows = read_labelled(str(spec), task, language="ja", require_all_labels=False)
+    rows = read_labelled(str(spec), task, language="ja", require_all_labels=to_train)
     return write_shards(rows, Storage(str(folder)), prefix="rows/x", shard_rows=shard_rows)
 
 
@@ -51,7 +56,7 @@ def test_shards_have_exactly_the_rows_asked_for(
 ) -> None:
     rows = [{"text": f"本 {n}", "label": n % 2} for n in range(2500)]
     write_jsonl(tmp_path / "rows.jsonl", [*rows, rows[0], {"text": "本 1", "label": 0}])
-    done = prepare(tmp_path / "rows.jsonl", tmp_path / "out", shard_rows=shard_rows)
+    done = prepare(tmp_path / "rows.jsonl", tmp_path / "out", shard_rows=shard_rows, to_train=True)
     assert done.shard_rows == sizes
     assert done.shards == tuple(f"rows/x/shard-{n:05d}.parquet" for n in range(len(sizes)))
     tables = [pq.read_table(tmp_path / "out" / key) for key in done.shards]

@@ -1,0 +1,61 @@
+# Everything runs in .venv, which the first target builds from constraints.txt.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The first Python that Ray and this project support; give another as `make demo PYTHON=/path`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
+ARGS ?=
+
+.PHONY: help demo test test-fast lint format bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | \
+		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+demo: $(READY) ## Run the embedded demo: no data, no download, no GPU (ARGS="seed=1" changes it)
+	@$(BIN)/python jobs/train.py $(ARGS)
+
+test: $(READY) ## Run all tests, with those that start a Ray cluster or an S3 server
+	@$(BIN)/python -m pytest -m "slow or not slow"
+
+test-fast: $(READY) ## Run the default tier: no network, no server, no cluster
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style (ruff) and types (mypy --strict)
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Let ruff sort imports and lay out the code
+	@$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+bench: $(BENCH_READY) ## Run the quick benchmarks, and name the longer ones
+	@echo bench
+
+clean: ## Remove .venv and caches; langalign-storage/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then
+		echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2
+		exit 1
+	fi
+	echo "setting up $(VENV) with $$($(PYTHON) --version), a minute or two" >&2
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(BENCH_READY): $(READY)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@

@@ -1,0 +1,49 @@
+"""Score a published model on labelled rows, on Ray: accuracy, F1, confusion, scores by class.
+
+Beside the model, on the same embeddings: the English-only head and the head on raw embeddings
+(LangAlign omitted), where the model's training run left them in the model's storage.
+"""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from cluster.score import Scoring
+from jobs.command import run_job
+from langalign.config import ScoreConfig
+from langalign.report import confusion_table, print_report, score_table
+from langalign.storage import Storage
+
+EXAMPLES = """\
+examples:
+  python jobs/score.py                         the demo's model on the demo's test rows
+  python jobs/score.py language=en data=reviews.csv
+  python jobs/score.py model=reviews-ko data=test.csv task.text=review task.label=stars
+  python jobs/score.py model=s3://bucket/prefix/models/reviews-ko/v-0123456789ab data=test.parquet
+
+The demo's model is the one that python jobs/train.py publishes.
+"""
+
+
+def main() -> int:
+    """Run the job; returns the exit status."""
+    return run_job(ScoreConfig, _score, summary=(__doc__ or "").strip(), examples=EXAMPLES)
+
+
+def _score(config: ScoreConfig, console: Console) -> dict[str, Any]:
+    storage = Storage.from_environment(config.storage)
+    console.print(f"[bold]langalign score[/bold] {escape(config.model)}, {storage.root}")
+    scoring = Scoring(config, storage, console)
+    summary = scoring.run()
+    console.print(score_table(summary["classes"]))
+    labels = [row["label"] for row in summary["classes"]]
+    console.print(confusion_table(labels, summary["confusion"]))
+    # The report would call the model published, which it was before.
+    print_report({**summary, "models": []}, console, scoring.written)
+    return summary
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""`jobs/train.py` as its user meets it before Ray starts: --help, exit status, one clear line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from jobs import train
+from langalign.config import PipelineConfig, describe_keys
+
+ROOT = Path(__file__).parents[2]
+OWN_DATA = ("data.parallel=pairs.tsv", "data.test=test.csv")
+
+
+class Ended:
+    """Exit status, standard output and standard error of a command that has ended."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    def line(self) -> str:
+        """The one line of standard error."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+class Main:
+    """Calls `main` in this process, with the given arguments and an empty working folder."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+        self.capsys, self.patch = capsys, patch
+
+    def __call__(self, *arguments: str) -> Ended:
+        self.patch.setattr(sys, "argv", ["train.py", *arguments])
+        try:
+            status = train.main()
+        except SystemExit as stop:  # argparse ends --help and a bad flag so
+            status = int(stop.code or 0)
+        assert not ray.is_initialized()
+        return Ended(status, *self.capsys.readouterr())
+
+
+@pytest.fixture
+def main(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Main:
+    monkeypatch.chdir(tmp_path)
+    return Main(capsys, monkeypatch)
+
+
+def process(folder: Path, *arguments: str) -> Ended:
+    """The same as a user types it, in a process of its own."""
+    command = [sys.executable, str(ROOT / "jobs" / "train.py"), *arguments]
+    run = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    return Ended(run.returncode, run.stdout, run.stderr)
+
+
+def test_help_lists_every_key_with_its_default(main: Main) -> None:
+    ended = main("--help")
+    assert ended.status == 0
+    for key, kind, default, text in describe_keys(PipelineConfig):
+        assert f"  {key} " in ended.out
+        assert f"{kind} = {default}\n" in ended.out
+        assert text in ended.out
+
+
+def test_an_unknown_key_exits_2_and_suggests_the_right_one(main: Main) -> None:
+    ended = main("aligner.knd=fc")
+    assert ended.status == 2
+    assert "unknown key 'aligner.knd'; did you mean 'aligner.kind'?" in ended.line()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=first"], "seed='first'"),
+        (["aligner.kind=svd"], "aligner.kind='svd'"),
+        (["tune.learning_rate=-1"], "tune.learning_rate=-1"),
+        (["seed"], "'seed' is not of the form key=value"),
+        (["cluster.workers=3"], "must be a multiple"),
+        (["--config", "absent.yaml"], "--config absent.yaml: No such file"),
+        (["storage=gs://bucket"], "gs://bucket"),
+        (["data.train=rows.csv"], "data.target_language"),
+    ],
+)
+def test_a_bad_value_exits_2_with_one_line_naming_it(
+    main: Main, arguments: list[str], said: str
+) -> None:
+    ended = main(*arguments)
+    assert ended.status == 2
+    assert said in ended.line()
+
+
+def test_an_unknown_flag_exits_2(main: Main) -> None:
+    ended = main("--seed=1")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].endswith("unrecognized arguments: --seed=1")
+
+
+def test_a_missing_data_file_exits_1_naming_it(main: Main) -> None:
+    ended = main("data.train=absent.csv", *OWN_DATA)
+    assert ended.status == 1
+    assert ended.line().startswith("failed: absent.csv: no such file or folder")
+
+
+def test_a_missing_column_exits_1_naming_file_column_and_remedy(main: Main) -> None:
+    Path("rows.csv").write_text("review,label\nfine,positive\n", encoding="utf-8")
+    ended = main("data.train=rows.csv", *OWN_DATA)
+    assert ended.status == 1
+    for said in ("rows.csv", "'text'", "task.text"):
+        assert said in ended.line()
+
+
+def test_a_config_file_with_an_unknown_key_exits_2(main: Main) -> None:
+    Path("mine.yaml").write_text("tune:\n  epochs: 3\n", encoding="utf-8")
+    ended = main("--config", "mine.yaml")
+    assert ended.status == 2
+    assert "unknown key 'tune.epochs'; did you mean 'tune.max_epochs'?" in ended.line()
+
+
+def test_a_run_that_stops_after_prepare_needs_no_ray(main: Main) -> None:
+    ended = main("stop_after=prepare", "storage=store", "data.train_rows=50", "data.native=null")
+    assert ended.status == 0, ended.err
+    assert Path("store/runs/demo/summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own_nothing_ends_in_a_traceback(tmp_path: Path) -> None:
+    missing = process(tmp_path, "data.train=absent.csv", *OWN_DATA)
+    assert missing.status == 1
+    assert missing.line().startswith("failed: absent.csv")
+    unknown = process(tmp_path, "aligner.knd=fc")
+    assert unknown.status == 2
+    assert "did you mean 'aligner.kind'?" in unknown.line()
+    shown = process(tmp_path, "--help")
+    assert (shown.status, shown.err) == (0, "")
+    assert "keys (type = default, meaning):" in shown.out
