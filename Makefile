@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
+TESTS := $(sort $(dir $(wildcard tests/*/test_*.py)))
+QUICK_BENCHMARKS := $(wildcard benchmarks/embed.py benchmarks/align.py)
 ARGS ?=
 
 .PHONY: help demo test test-fast lint format bench clean
@@ -34,13 +36,22 @@ lint: $(READY) ## Check style (ruff) and types (mypy --strict)
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	# Folders of tests have a conftest each, and mypy takes one module of a name at a time.
+	for folder in $(TESTS); do MYPYPATH=tests $(BIN)/mypy "$$folder"; done
 
 format: $(READY) ## Let ruff sort imports and lay out the code
 	@$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
-bench: $(BENCH_READY) ## Run the quick benchmarks, and name the longer ones
-	@echo bench
+bench: $(BENCH_READY) ## List the benchmarks and run the quick ones
+	@for file in $$(grep -l __main__ benchmarks/*.py); do
+		printf '  %-24s %s\n' "$$file" "$$(sed -n '1s/"""//gp' "$$file")"
+	done
+	for file in $(QUICK_BENCHMARKS); do
+		echo
+		echo "python $$file"
+		$(BIN)/python "$$file"
+	done
 
 clean: ## Remove .venv and caches; langalign-storage/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -54,9 +54,7 @@ def main(
 def process(folder: Path, *arguments: str) -> Ended:
     """The same as a user types it, in a process of its own."""
     command = [sys.executable, str(ROOT / "jobs" / "train.py"), *arguments]
-    run = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return Ended(run.returncode, run.stdout, run.stderr)
 
 
