@@ -187,7 +187,8 @@ def on_ray(folder: Path, texts: list[str], precision: str, batch_tokens: int) ->
         first = min(actors, len(times) - 1)
         steady_rows = sum(prepared.shard_rows[first:])
         steady_s = times[-1] - times[first - 1]
-        note = f"start-up {times[first - 1] - start:.1f} s, {1000 * steady_s / (len(times) - first):.0f} ms a block"
+        block_ms = 1000 * steady_s / (len(times) - first)
+        note = f"start-up {times[first - 1] - start:.1f} s, {block_ms:.0f} ms a block"
         vectors = sets["bench"].load().embeddings
     return Result(f"ours on Ray, {precision}", steady_rows / steady_s, vectors, note)
 

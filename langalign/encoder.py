@@ -50,6 +50,10 @@ class SentenceEncoder(nn.Module):
         batch_tokens: int = 8192,
     ) -> None:
         super().__init__()
+        # transformers adds a pooler with random weights where a checkpoint has none: it takes no
+        # part in the embedding, and would make two loads of one encoder differ.
+        if getattr(model, "pooler", None) is not None:
+            cast(Any, model).pooler = None
         self.model = model
         self.tokenizer = tokenizer
         self.pooling = pooling

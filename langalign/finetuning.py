@@ -109,8 +109,7 @@ def fit_encoder(
     classifier.to(worker.device)
     parameters = [p for p in classifier.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, options, worker.device)
-    # The LM's own pooler takes no part in the embedding: its gradients never come.
-    module = parallel(classifier, worker, has_unused=True)
+    module = parallel(classifier, worker)
     batch_size = per_worker(options, worker)
     warmup_steps = max(1, int(warmup_fraction * len(rows.labels) / batch_size))
 

@@ -165,12 +165,12 @@ def per_worker(options: FitOptions, worker: Worker) -> int:
     return max(1, options.batch_size // worker.world_size)
 
 
-def parallel(module: nn.Module, worker: Worker, *, has_unused: bool = False) -> nn.Module:
+def parallel(module: nn.Module, worker: Worker) -> nn.Module:
     """Wrap in DDP where several workers train together; alone, leave the module as it is."""
     if worker.world_size == 1:
         return module
     devices = [worker.device] if worker.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=has_unused)
+    return DistributedDataParallel(module, device_ids=devices)
 
 
 def silent(report: EpochReport, save: Callable[[Path], None]) -> None:

@@ -27,7 +27,6 @@ __all__ = ["pretrain", "train_tokenizer"]
 _SPECIALS: Final = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _BOS, _PAD, _EOS, _UNK, _MASK = range(len(_SPECIALS))
 _REPORT_EVERY: Final = 50
-_IGNORED: Final = -100  # a target that cross_entropy skips
 
 
 def pretrain(
@@ -36,16 +35,16 @@ def pretrain(
     folder: Path,
     *,
     seed: int = 0,
-    mlm_steps: int = 300,
-    contrastive_steps: int = 400,
+    mlm_steps: int = 200,
+    contrastive_steps: int = 350,
     batch_size: int = 96,
     vocab_size: int = 8000,
     max_length: int = 64,
     hidden_size: int = 128,
     layers: int = 3,
     heads: int = 4,
-    learning_rate: float = 1e-3,
-    temperature: float = 0.05,
+    learning_rate: float = 2e-3,
+    temperature: float = 0.1,
     mask_share: float = 0.15,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> Path:
@@ -90,17 +89,18 @@ def pretrain(
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
-    """A WordPiece tokenizer with XLM-R's special tokens and pair format.
+    """A BPE tokenizer with XLM-R's special tokens and pair format.
 
-    WordPiece, not XLM-R's Unigram: Unigram's bare word-start sign would be a token that all
-    languages share. Letters are lower-cased; signs and digits are tokens of their own.
+    Not XLM-R's Unigram, whose bare word-start sign would be a token that all languages share; not
+    WordPiece, whose trainer numbers `##` pieces in hash order and so never learns the same
+    vocabulary twice. Letters are lower-cased; signs and digits are tokens of their own.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token=_SPECIALS[_UNK]))
+    tokenizer = Tokenizer(models.BPE(unk_token=_SPECIALS[_UNK]))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Digits(individual_digits=True)]
     )
-    trainer = trainers.WordPieceTrainer(
+    trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=list(_SPECIALS), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)

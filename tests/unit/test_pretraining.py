@@ -65,6 +65,18 @@ def test_languages_share_signs_and_digits_only() -> None:
     assert not any(character.isalpha() for token in shared for character in token)
 
 
+def test_same_seed_same_weights_and_another_seed_others(folder: Path, tmp_path: Path) -> None:
+    def encoder_weights(path: Path) -> torch.Tensor:
+        model = AutoModel.from_pretrained(path)
+        return torch.cat([p.detach().flatten() for p in model.encoder.parameters()])
+
+    first = encoder_weights(folder)
+    again = encoder_weights(pretrain(ENGLISH, OTHER, tmp_path / "again", **SMALL))
+    other = encoder_weights(pretrain(ENGLISH, OTHER, tmp_path / "other", seed=1, **SMALL))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 def test_the_callers_random_numbers_are_left_alone(tmp_path: Path) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
