@@ -8,6 +8,7 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from cluster.checkpoints import filesystem_of
 from cluster.monitor import Progress, watching
 from cluster.work import Unit, train_units
 from langalign.errors import TrainingError
@@ -57,7 +58,8 @@ def run_units(
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=storage.uri(f"runs/{run}/train"),
+            storage_path=f"runs/{run}/train",
+            storage_filesystem=filesystem_of(storage),
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),

@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from langalign.errors import ConfigError, EncoderError
+from langalign.hub import ask_hub
 from langalign.tokens import IntArray, TextTokenizer, TokenizedText, length_batches
 
 __all__ = ["PRECISIONS", "SentenceEncoder"]
@@ -50,10 +51,6 @@ class SentenceEncoder(nn.Module):
         batch_tokens: int = 8192,
     ) -> None:
         super().__init__()
-        # transformers adds a pooler with random weights where a checkpoint has none: it takes no
-        # part in the embedding, and would make two loads of one encoder differ.
-        if getattr(model, "pooler", None) is not None:
-            cast(Any, model).pooler = None
         self.model = model
         self.tokenizer = tokenizer
         self.pooling = pooling
@@ -74,11 +71,17 @@ class SentenceEncoder(nn.Module):
         Raises:
             EncoderError: no such folder or hub model, or one without a fast tokenizer.
         """
+        if not Path(name).is_dir():
+            ask_hub("model", name, EncoderError, "encoder.name")
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         try:
-            model = AutoModel.from_pretrained(
-                name, revision=revision, dtype=torch.float32, use_safetensors=True
+            model, loaded = AutoModel.from_pretrained(
+                name,
+                revision=revision,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, use_fast=True)
         except (OSError, ValueError) as error:
@@ -91,6 +94,16 @@ class SentenceEncoder(nn.Module):
         if not tokenizer.is_fast:
             raise EncoderError(
                 f"encoder.name={name!r} has no fast tokenizer (tokenizer.json); choose one that has"
+            )
+        if getattr(model, "pooler", None) is not None:
+            # Nothing here reads it, and most encoders come without its weights: transformers
+            # would draw new ones at every load, and no digest would be the same twice.
+            model.pooler = None
+        absent = sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler."))
+        if absent:
+            raise EncoderError(
+                f"encoder.name={name!r} has no weights for {len(absent)} tensors of its "
+                f"config.json, as {absent[0]}; give a folder that save_pretrained wrote"
             )
         return cls(model, tokenizer, **options)
 

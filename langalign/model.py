@@ -134,7 +134,9 @@ class TextModel:
         if isinstance(inputs, str):
             raise DataError("inputs is one string; give a list of texts")
         parts = 2 if self.is_pair_task else 1
-        rows = [(entry,) if isinstance(entry, str) else tuple(entry) for entry in inputs]
+        rows: list[Sequence[Any]] = [
+            entry if isinstance(entry, tuple | list) else (entry,) for entry in inputs
+        ]
         for number, row in enumerate(rows):
             if len(row) != parts or not all(isinstance(text, str) for text in row):
                 wanted = "a (text, text) tuple" if self.is_pair_task else "a text"

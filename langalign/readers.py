@@ -28,11 +28,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.exceptions import DatasetsError
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # whichever it is built on
 
 from langalign.errors import DataError
+from langalign.hub import ask_hub
 from langalign.storage import Storage
 from langalign.textfiles import (
     CHUNK_ROWS,
@@ -47,7 +46,6 @@ from langalign.textfiles import (
 
 __all__ = ["read_rows"]
 
-_HUB_TIMEOUT_S = 10.0
 _HUB_SPEC = re.compile(
     r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@/]+))?(@(?P<split>[^/]+))?", re.ASCII
 )
@@ -243,24 +241,7 @@ def _is_local(spec: str) -> bool:
 
 def _load_hub(name: str, config: str | None, split: str) -> Any:
     shown = f"{name}:{config}@{split}" if config else f"{name}@{split}"
-    try:
-        # One quick question first: load_dataset itself tries for half a minute when there is no
-        # network. Offline mode (HF_HUB_OFFLINE=1) goes on to the cache.
-        HfApi().dataset_info(name, timeout=_HUB_TIMEOUT_S)
-    except OfflineModeIsEnabled:
-        pass
-    except HfHubHTTPError as error:
-        raise DataError(
-            f"{name!r} is neither a local path nor a hub data set that may be read "
-            f"({type(error).__name__}); check the path or name (a private one needs HF_TOKEN)"
-        ) from error
-    except httpx.HTTPError as error:
-        raise DataError(
-            f"{name!r} is no local path, and the hub is out of reach ({error}); give an existing "
-            "path, mend the network, or set HF_HUB_OFFLINE=1 to use a copy in the cache"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{name!r} is no hub data set ({error}); write owner/name") from error
+    ask_hub("data set", name, DataError)
     try:
         return datasets.load_dataset(name, config, split=split)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError) as error:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cluster.monitor import Progress
 from cluster.pipeline import Pipeline
 from langalign import counterpart
 from langalign.config import PipelineConfig, load_config
+from langalign.outputs import StepOutput
 from langalign.pretraining import pretrain
 from langalign.storage import Storage
 
@@ -38,7 +40,7 @@ CONFIG = {
     "aligner": {"kind": "ae", "learning_rate": 1e-3, "max_epochs": EPOCHS},
     "head": {"learning_rate": 1e-3, "max_epochs": EPOCHS},
     "compare": {"methods": ["english", "omission"], "aligners": ["linear"]},
-    "cluster": {"embed_actors": 1, "shard_rows": 20, "checkpoint_interval_s": 0},
+    "cluster": {"embed_actors": 1, "shard_rows": 40, "checkpoint_interval_s": 0},
 }
 
 
@@ -59,6 +61,28 @@ def write_inputs(folder: Path) -> Path:
     return path
 
 
+def write_pair_inputs(folder: Path) -> Path:
+    """As `write_inputs`, for a task of three labels on pairs of texts, without step 1."""
+    config: dict[str, Any] = yaml.safe_load(write_inputs(folder).read_text())
+    for role, (rows, language) in {"train": (60, "en"), "test": (30, "xc")}.items():
+        texts = counterpart.labelled_table(2 * rows, 1, language)["text"].to_pylist()
+        labels = [number % 3 for number in range(rows)]
+        columns = {"premise": texts[::2], "hypothesis": texts[1::2], "label": labels}
+        pa.csv.write_csv(pa.table(columns), folder / f"{role}.csv")
+    pairs = counterpart.parallel_table(80, 1)
+    sides = {side: pairs[side].to_pylist() for side in ("source", "target")}
+    columns = {side: texts[::2] for side, texts in sides.items()}
+    columns |= {f"{side}_pair": texts[1::2] for side, texts in sides.items()}
+    pa.csv.write_csv(pa.table(columns), folder / "parallel.csv")
+    config["task"] = {"name": "nli", "metric": "macro_f1"}
+    config["tune"]["rows"] = "none"
+    config["aligner"] = {"kind": "linear"}
+    config["compare"] = {"methods": [], "aligners": []}
+    path = folder / "pairs.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
 def write_encoder(folder: Path) -> Path:
     """One layer, width 32, hardly trained."""
     return pretrain(
@@ -74,6 +98,15 @@ def write_encoder(folder: Path) -> Path:
         layers=1,
         heads=2,
     )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its storage, summary and what it printed."""
+
+    storage: Storage
+    summary: dict[str, Any]
+    printed: str
 
 
 class Run:
@@ -151,6 +184,24 @@ def scores(summary: dict[str, Any]) -> dict[tuple[str, ...], float]:
     keys = ("method", "aligner", "language", "split", "metric")
     found = {tuple(str(row[key]) for key in keys): float(row["value"]) for row in rows}
     assert len(found) == len(rows) > 0
+    return found
+
+
+def summary_of(job: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The JSON that ends its stdout."""
+    summary: dict[str, Any] = json.loads(job.stdout.splitlines()[-1])
+    return summary
+
+
+def find_step(storage: Storage, step: str, method: str, aligner: str) -> str:
+    """Prefix of the one output of a step for a method and an aligner."""
+    prefixes = [f"steps/{step}/{digest}" for digest in storage.folders(f"steps/{step}")]
+    infos = {prefix: StepOutput(storage, prefix).info() for prefix in prefixes}
+    (found,) = [
+        prefix
+        for prefix, info in infos.items()
+        if (info["method"], info["aligner"]["kind"]) == (method, aligner)
+    ]
     return found
 
 
