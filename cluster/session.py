@@ -7,9 +7,11 @@ On a local cluster workers inherit the driver's environment; on a real one each 
 
 import logging
 import os
+import sys
+import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
@@ -48,13 +50,14 @@ def session(address: str | None = None) -> Iterator[None]:
     _quieten(is_verbose)
     options = {} if target else {"include_dashboard": False}
     try:
-        ray.init(
-            address=target,
-            runtime_env={"env_vars": {**carried, **TRAIN_VARIABLES}},
-            log_to_driver=is_verbose,
-            logging_level=logging.INFO if is_verbose else logging.ERROR,
-            **options,
-        )
+        with nullcontext() if is_verbose else _silent_stderr():
+            ray.init(
+                address=target,
+                runtime_env={"env_vars": {**carried, **TRAIN_VARIABLES}},
+                log_to_driver=is_verbose,
+                logging_level=logging.INFO if is_verbose else logging.ERROR,
+                **options,
+            )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
@@ -69,21 +72,26 @@ def session(address: str | None = None) -> Iterator[None]:
 
 
 def check_nodes(storage: Storage) -> int:
-    """Have every live node write, read and delete a probe in the storage; returns their number.
+    """Have every live node use the storage and see the driver's file there; returns the count.
 
     Raises:
         StorageError: a node cannot, naming it and the cause.
     """
     probe = ray.remote(num_cpus=0, max_retries=2)(_probe_storage)
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    key = f".langalign-driver-{uuid.uuid4().hex}"
+    storage.write_bytes(key, key.encode())
     pending = {}
-    for node_id, name in nodes.items():
-        here = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
-        pending[name] = probe.options(scheduling_strategy=here).remote(storage)
-    for name, reference in pending.items():
-        problem = ray.get(reference)
-        if problem:
-            raise StorageError(f"on node {name}: {problem}")
+    try:
+        for node_id, name in nodes.items():
+            here = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+            pending[name] = probe.options(scheduling_strategy=here).remote(storage, key)
+        for name, reference in pending.items():
+            problem = ray.get(reference)
+            if problem:
+                raise StorageError(f"on node {name}: {problem}")
+    finally:
+        storage.delete(key)
     return len(nodes)
 
 
@@ -104,12 +112,31 @@ def without_ray_wrapping() -> Iterator[None]:
         raise
 
 
-def _probe_storage(storage: Storage) -> str:
+def _probe_storage(storage: Storage, key: str) -> str:
     try:
         storage.check()
+        if not storage.exists(key):
+            return (
+                f"storage {storage.root} is not the driver's: a folder of one machine cannot be "
+                f"shared; use s3://bucket/prefix or a folder that all nodes mount"
+            )
     except StorageError as error:
         return str(error)
     return ""
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep what Ray's core prints while it starts off the terminal; errors come as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _quieten(is_verbose: bool) -> None:

@@ -94,7 +94,7 @@ def result_table(summary: Summary) -> Table:
     metrics = _metrics_of(lines)
     languages = _languages(lines)
     title = f"Test scores in points, 0 to 100: {', '.join(languages) or 'none'}"
-    caption = "* chosen on held-out translated rows" if any(x.is_chosen for x in lines) else None
+    caption = "* the model of this run (aligner.kind)" if any(x.is_chosen for x in lines) else None
     table = Table(title=title, caption=caption)
     table.add_column("method", no_wrap=True)
     if len(languages) > 1:

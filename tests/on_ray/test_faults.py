@@ -8,6 +8,7 @@ import psutil
 import pytest
 import ray
 from tiny import (
+    PAIRS,
     Finished,
     Run,
     find_step,
@@ -24,6 +25,7 @@ from tiny import (
 
 import langalign
 from langalign.errors import IntegrityError, TrainingError
+from langalign.outputs import StepOutput
 from langalign.storage import Storage
 
 pytestmark = pytest.mark.slow
@@ -104,14 +106,16 @@ def test_a_killed_driver_started_again_skips_what_is_done(
 def test_a_truncated_embedding_part_is_embedded_again(
     inputs: Path, storage: Storage, undisturbed: Finished
 ) -> None:
-    for digest in storage.folders("embeddings"):
-        key = f"embeddings/{digest}/part-00001.parquet"
-        storage.write_bytes(key, storage.read_bytes(key)[:-100])
-    forget(storage, "align", "head")
+    outputs = [StepOutput(storage, f"embeddings/{d}") for d in storage.folders("embeddings")]
+    of_pairs = next(output for output in outputs if output.info()["rows"] == PAIRS)
+    key = of_pairs.key("part-00001.parquet")
+    storage.write_bytes(key, storage.read_bytes(key)[:-100])
+    forget(storage, "align")
     run = Run(inputs, storage)
     assert scores(run()) == pytest.approx(scores(undisturbed.summary), abs=1e-6)
-    assert run.printed.getvalue().count("rebuilt") == len(storage.folders("embeddings"))
-    assert "part-00001.parquet is truncated or altered" in run.printed.getvalue()
+    assert run.printed.getvalue().count("rebuilt") == 1
+    assert f"{key} is truncated or altered" in run.printed.getvalue()
+    of_pairs.read("part-00001.parquet")
 
 
 def test_altered_weights_are_trained_again(

@@ -64,7 +64,8 @@ def write_inputs(folder: Path) -> Path:
 def write_pair_inputs(folder: Path) -> Path:
     """As `write_inputs`, for a task of three labels on pairs of texts, without step 1."""
     config: dict[str, Any] = yaml.safe_load(write_inputs(folder).read_text())
-    for role, (rows, language) in {"train": (60, "en"), "test": (30, "xc")}.items():
+    roles: dict[str, tuple[int, counterpart.Language]] = {"train": (60, "en"), "test": (30, "xc")}
+    for role, (rows, language) in roles.items():
         texts = counterpart.labelled_table(2 * rows, 1, language)["text"].to_pylist()
         labels = [number % 3 for number in range(rows)]
         columns = {"premise": texts[::2], "hypothesis": texts[1::2], "label": labels}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("bert"), "bert")
 
 
-def load(folder: Path, **options: object) -> SentenceEncoder:
+def load(folder: Path, **options: Any) -> SentenceEncoder:
     return SentenceEncoder.load(str(folder), **{"max_length": 64, **options}).prepare()
 
 
