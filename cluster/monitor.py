@@ -74,7 +74,11 @@ def watching(monitor: Any, show: Callable[[Progress], None]) -> Iterator[None]:
     def poll() -> None:
         shown: Progress | None = None
         while not stop.wait(POLL_INTERVAL_S):
-            progress = ray.get(monitor.latest.remote())
+            try:
+                progress = ray.get(monitor.latest.remote())
+            except ray.exceptions.RayError:
+                # The cluster is gone: the step that is watched says so.
+                return
             if progress is not None and progress != shown:
                 show(progress)
                 shown = progress

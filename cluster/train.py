@@ -67,9 +67,12 @@ def run_units(
     try:
         with watching(monitor, show):
             trainer.fit()
+        problem = ray.get(monitor.take_error.remote())
     except ray.train.TrainingFailedError as error:
         raise TrainingError(_reason(error, max_failures)) from error
-    problem = ray.get(monitor.take_error.remote())
+    except ray.exceptions.RayError as error:
+        lost = " ".join(str(error).split())[:200]
+        raise TrainingError(f"the Ray cluster was lost ({lost}); run again to go on") from error
     if problem is not None:
         raise problem
     missing = [unit.label for unit in units if not unit.output(storage).is_done()]

@@ -94,6 +94,10 @@ def test_a_killed_driver_started_again_skips_what_is_done(
     for process in below:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    for process in below:
+        # Left alone, orphaned workers would finish the step before they miss their driver.
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     driver.communicate(timeout=30)
     psutil.wait_procs(below, timeout=30)
     assert not storage.folders("steps/head"), "the run was over before the kill"

@@ -1,6 +1,7 @@
 """`langalign.load` on a model published by hand, in both directions."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,8 +85,9 @@ def published(
 
 
 @torch.inference_mode()
-def by_hand(encoder: Path, texts: list[str], *, aligned: bool) -> np.ndarray:
-    x = torch.from_numpy(SentenceEncoder.load(str(encoder), **ENCODER).prepare().embed(texts))
+def by_hand(encoder: Path, texts: list[str], *, aligned: bool) -> Any:
+    options: dict[str, Any] = dict(ENCODER)
+    x = torch.from_numpy(SentenceEncoder.load(str(encoder), **options).prepare().embed(texts))
     logits = head_of()(aligner_of()(x) if aligned else x)
     return logits.softmax(-1).numpy()
 
@@ -133,6 +135,7 @@ def test_a_pair_task_takes_pairs(tmp_path: Path, encoder: Path) -> None:
     found = model.predict_proba(pairs)
     assert found.shape == (2, len(LABELS))
     assert not np.allclose(found[0], found[1], atol=1e-6)
+    wrong: Any
     for wrong in (["one"], [("one",)], [("one", None)], [("a", "b", "c")]):
         with pytest.raises(DataError, match=r"input 0 is .*give a \(text, text\) tuple"):
             model.predict(wrong)
