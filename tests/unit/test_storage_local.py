@@ -115,8 +115,8 @@ def test_any_key_is_refused_or_stays_inside_and_is_kept(key: str) -> None:
         checked_key(key)
     except ConfigError:
         return
-    assert PurePosixPath(os.path.normpath(f"/root/{key}")) == PurePosixPath("/root") / key
-    assert Storage("/root").uri(key) == f"/root/{key}"
+    assert PurePosixPath(os.path.normpath(f"/data/{key}")) == PurePosixPath("/data") / key
+    assert Storage("/data").uri(key) == f"/data/{key}"
     assert Storage("s3://bucket/p").folder(key).root == f"s3://bucket/p/{key}"
 
 
