@@ -264,7 +264,8 @@ class Pipeline:
         with self.display.step(step) as line:
             text = ", ".join(unit.label.removeprefix(f"{step} ") for unit in units) or nothing
             if is_done:
-                line.found(text)
+                # Without units nothing was cached either: the step is left out.
+                (line.found if units else line.say)(text)
                 return
             cluster = self.config.cluster
             run_units(
