@@ -69,7 +69,7 @@ class Regression(nn.Module):
         return {"loss": nn.functional.mse_loss(self.aligner(x), labels)}
 
 
-class OrderedTrainer(Trainer):
+class OrderedTrainer(Trainer):  # type: ignore[misc]
     """Trainer with the shared order of rows."""
 
     sampler: SameOrder

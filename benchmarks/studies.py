@@ -13,8 +13,8 @@ from langalign.pretraining import pretrain
 
 STUDIES = ("sib200", "sib200-folded", "sentiment", "counterpart", "demo")
 TOPICS = 7
-SENTIMENT_ROWS = 6_000
-SENTIMENT_PAIRS = 4_000
+ROWS = 3_000
+PAIRS = 3_000
 SENTIMENT_TESTS = {"ko": "nsmc_ko", "zh": "sentiment_zh"}
 
 
@@ -82,17 +82,17 @@ def _sentiment(data: Path, target: str, seed: int) -> Study:
     pairs = pq.read_table(data / f"parallel_en_{target}" / "train.parquet")
     sources, targets = pairs["source"].to_pylist(), pairs["target"].to_pylist()
     unseen = [i for i, text in enumerate(sources) if _half(text) == 1]
-    chosen = [unseen[i] for i in _sample(len(unseen), SENTIMENT_PAIRS, seed)]
+    chosen = [unseen[i] for i in _sample(len(unseen), PAIRS, seed)]
     return Study(
         name=f"SST-2 en→{target}",
         classes=2,
         metric="f1",
-        english=english.take(_sample(len(english.texts), SENTIMENT_ROWS, seed)),
+        english=english.take(_sample(len(english.texts), ROWS, seed)),
         source=[sources[i] for i in chosen],
         target=[targets[i] for i in chosen],
         pair_labels=None,
         test=_rows(data / SENTIMENT_TESTS[target] / "validation.parquet"),
-        native=native.take(_sample(len(native.texts), SENTIMENT_ROWS, seed)),
+        native=native.take(_sample(len(native.texts), ROWS, seed)),
     )
 
 
@@ -106,9 +106,9 @@ def _counterpart(data: Path, seed: int) -> Study:
     english = _rows(data / "sst2_en" / "train.parquet")
     test = _rows(data / "sst2_en" / "validation.parquet")
     translate = counterpart.Counterpart().translate
-    chosen = _sample(len(english.texts), 14_000, seed)
+    chosen = _sample(len(english.texts), 2 * ROWS + PAIRS, seed)
     order = [int(i) for i in np.random.default_rng(seed).permutation(chosen)]
-    train, pairs, native = order[:6_000], order[6_000:8_000], order[8_000:14_000]
+    train, pairs, native = order[:ROWS], order[ROWS : ROWS + PAIRS], order[ROWS + PAIRS :]
     pair_rows, native_rows = english.take(pairs), english.take(native)
     return Study(
         name="SST-2 en→counterpart",

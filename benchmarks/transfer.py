@@ -149,17 +149,22 @@ def run_seed(
         if name in encoded.labels:
             model, _ = _fit_plain(study, encoded, settings, name, worker)
             yield row(method, "none", model)
-    for kind, direction in itertools.product(KINDS, ("forward", "reverse")):
+    directions: tuple[Direction, ...] = ("forward", "reverse")
+    for kind, direction in itertools.product(KINDS, directions):
         model, closeness = _fit_aligned(study, encoded, settings, kind, direction, worker)
         method = "langalign" if direction == "forward" else "rev-langalign"
         yield row(method, kind, model, **closeness)
+        if direction == "forward" and model.aligner.maps_own_space:
+            # The other reading of section 3.2: only English ever passes A.
+            model.aligner.maps_own_space = False
+            yield row("target around A", kind, model)
 
 
 def _tuned(
     study: Study, name: str, settings: Settings, tune_on: str, worker: Worker
 ) -> tuple[SentenceEncoder, ClassificationHead | None]:
     encoder = SentenceEncoder.load(
-        name, pooling=settings.pooling, max_length=settings.max_length, batch_tokens=16384
+        name, pooling=settings.pooling, max_length=settings.max_length
     ).to(worker.device)
     if tune_on == "none":
         return encoder, None
@@ -167,7 +172,8 @@ def _tuned(
     if tune_on == "both":
         assert study.pair_labels is not None, "step 1 on both needs labelled pairs"
         parts.append(Rows(study.target, study.pair_labels))
-    train, held_out = [], []
+    train: list[Rows] = []
+    held_out: list[Rows] = []
     for part in parts:
         ids = split_rows(len(part.texts), validation_fraction=0.1, seed=settings.tune.seed)
         for rows, chosen in zip((train, held_out), ids, strict=True):
@@ -286,7 +292,8 @@ def main() -> int:
     parser.add_argument("--step3", nargs="+", default=["head"], choices=["head", "head+aligner"])
     parser.add_argument("--tune-epochs", type=int, default=12, help="epochs of step 1 at most")
     parser.add_argument("--align-epochs", type=int, default=100, help="epochs of step 2 at most")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON lines")
+    parser.add_argument("--batch-size", type=int, default=16, help="rows a step, steps 2 and 3")
+    parser.add_argument("--out", type=Path, help="append the rows to this file, as JSON lines")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
@@ -302,13 +309,23 @@ def main() -> int:
             start = time.perf_counter()
             settings = Settings(pooling=pooling, step3=step3)
             settings = replace(
-                settings, tune=replace(settings.tune, max_epochs=arguments.tune_epochs)
+                settings,
+                tune=replace(settings.tune, max_epochs=arguments.tune_epochs),
+                align=replace(
+                    settings.align,
+                    max_epochs=arguments.align_epochs,
+                    batch_size=arguments.batch_size,
+                ),
+                head=replace(settings.head, batch_size=arguments.batch_size),
             )
-            rows += run_seed(study, encoder, settings, step1, seed, device)
+            for row in run_seed(study, encoder, settings, step1, seed, device):
+                rows.append(row)
+                if arguments.out:
+                    # As they come: a run of hours that is stopped keeps what it has.
+                    with arguments.out.open("a", encoding="utf-8") as out:
+                        out.write(json.dumps(row) + "\n")
             seconds = time.perf_counter() - start
             print(f"{study.name} seed {seed} step 1 {step1}: {seconds:.0f} s", file=sys.stderr)
-    if arguments.out:
-        arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     print(f"{device.type}, {asdict(Settings())}")
     print_table(rows)
     return 0

@@ -1,8 +1,12 @@
-"""Ray Train's checkpoints and snapshots through `Storage`, as a pyarrow file system.
+"""Checkpoints, and Ray Train's own files, through `Storage`.
 
 pyarrow's own S3 client gives up after a few seconds, and Ray Train ends a run when its controller
 cannot write a snapshot. Storage waits for a server that is restarting, takes endpoint and
 credentials from the process that calls, and pickles neither.
+
+A checkpoint is a `StepOutput`: its manifest goes last, with hashes. Ray Train would copy it with
+pyarrow, which loses the error of a file that cannot be closed, as where the disk is full: a
+checkpoint without its weights would then stand as the latest one.
 """
 
 import tempfile
@@ -12,9 +16,39 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystemHandler, FileType, PyFileSystem
 
-from langalign.storage import Storage
+from langalign.errors import IntegrityError, ObjectMissing
+from langalign.outputs import StepOutput
+from langalign.storage import Storage, sha256_file
 
-__all__ = ["StorageHandler", "filesystem_of"]
+__all__ = ["StorageHandler", "filesystem_of", "keep_state", "kept_state"]
+
+STATE_FILE = "state.safetensors"
+
+
+def keep_state(storage: Storage, folder: str, state: Path, unit: str) -> None:
+    """Store a unit's state file as a checkpoint; `unit` is the prefix of its output.
+
+    Raises:
+        StorageError: the checkpoint is not whole, and will not be taken.
+    """
+    checkpoint = StepOutput(storage, folder)
+    storage.upload(state, checkpoint.key(STATE_FILE))
+    record = {"sha256": sha256_file(state), "size_bytes": state.stat().st_size}
+    checkpoint.finish({STATE_FILE: record}, {"unit": unit})
+
+
+def kept_state(storage: Storage, folder: str, state: Path) -> str | None:
+    """Copy the state of a checkpoint to a local file; returns the prefix of its unit's output.
+
+    None where the checkpoint is cut short, altered or gone: its unit then begins anew.
+    """
+    checkpoint = StepOutput(storage, folder)
+    try:
+        checkpoint.download(STATE_FILE, state)
+        unit: str = checkpoint.info()["unit"]
+    except (IntegrityError, ObjectMissing):
+        return None
+    return unit
 
 
 def filesystem_of(storage: Storage) -> PyFileSystem:

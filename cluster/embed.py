@@ -1,17 +1,18 @@
 """The embedding step on Ray Data: read and tokenise, encode, write, each a stage of its own.
 
-A row of the dataset is one shard of prepared data, the unit of work: tokenised by a task,
-embedded by one actor of a pool that holds the encoder, written as one Parquet part. Shards are
+A row of the dataset is one shard of prepared data, the unit of work: tokenised by one actor,
+embedded by another that holds the encoder, written as one Parquet part by a third. Shards are
 sorted by token count inside, carry row ids, and no process ever sees more than a few of them. A
 part that is already on storage is kept, so a run that was cut short goes on where it stopped.
 """
 
 import hashlib
 import io
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,13 @@ __all__ = [
 # Where a step output that holds an encoder keeps it.
 ENCODER_FOLDER = "encoder"
 
-# Tokenising keeps ahead of the encoder on a fraction of a core. An actor leaves that fraction of
-# its own free, or actors that fill the cluster would wait for ever for their input.
+# Tokenising keeps ahead of the encoder on a fraction of a core. An encoder leaves that fraction of
+# its own free, or encoders that fill the cluster would wait for ever for their input.
 TOKENIZE_CPUS = 0.1
+# One tokenizer and one writer keep up with this many encoders. They are actors, not tasks: actors
+# take every worker slot of a node, and Ray then ends a task's process after each second of rest,
+# so that a third of the time of two cores went into starting Python (benchmarks/embed.py).
+ENCODERS_PER_HELPER = 2
 # Arrow columns need a value in every row.
 _NONE = np.zeros(0, dtype=np.int32)
 
@@ -119,7 +124,7 @@ def embed(
     actors: int,
     gpus_per_actor: float = 0,
     cpus_per_actor: float = 1,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
     on_part: Callable[[int, int], None] | None = None,
 ) -> dict[str, EmbeddingSet]:
     """Embed every text of every set that is not embedded yet; returns a set per name.
@@ -168,7 +173,7 @@ def _run(
     actors: int,
     gpus: float,
     cpus: float,
-    batch_tokens: int,
+    batch_tokens: int | None,
 ) -> Any:
     if not work:
         return
@@ -185,45 +190,66 @@ def _run(
         }
         for texts, shard in work
     ]
-    encode = {"storage": storage, "rule": rule, "batch_tokens": batch_tokens}
+    encoders = min(actors, len(items))
+    helpers = ActorPoolStrategy(size=math.ceil(encoders / ENCODERS_PER_HELPER))
     dataset = (
         ray.data.from_items(items, override_num_blocks=len(items))
-        .map(_tokenize, fn_kwargs={"storage": storage, "rule": rule}, num_cpus=TOKENIZE_CPUS)
+        .map(
+            _Tokenize,
+            fn_constructor_kwargs={"storage": storage, "rule": rule},
+            compute=helpers,
+            num_cpus=TOKENIZE_CPUS,
+        )
         .map(
             _Encode,
-            fn_constructor_kwargs=encode,
-            compute=ActorPoolStrategy(size=min(actors, len(items))),
+            fn_constructor_kwargs={"storage": storage, "rule": rule, "batch_tokens": batch_tokens},
+            compute=ActorPoolStrategy(size=encoders),
             num_gpus=gpus,
             num_cpus=max(0.0, cpus - TOKENIZE_CPUS),
         )
-        .map(_write, fn_kwargs={"storage": storage}, num_cpus=0)
+        .map(_Write, fn_constructor_kwargs={"storage": storage}, compute=helpers, num_cpus=0)
     )
     with without_ray_wrapping():
         yield from dataset.iter_rows()
 
 
-def _tokenize(row: dict[str, Any], *, storage: Storage, rule: EncoderRule) -> dict[str, Any]:
-    """Stage 1, a task: one shard of texts to token ids, without loading torch."""
-    table = pq.read_table(io.BytesIO(storage.read_bytes(row.pop("key"))))
-    pairs = table[row.pop("pair_column")].to_pylist()
-    tokenizer = _tokenizer(storage, rule.prefix, rule.max_length)
-    tokens = tokenizer(table[row.pop("column")].to_pylist(), pairs)
-    row |= {"ids": table["id"].to_numpy(), "tokens": tokens.ids, "offsets": tokens.offsets}
-    row["types"] = _NONE if tokens.types is None else tokens.types
-    has_labels = "label" in table.column_names and not table["label"].null_count
-    row["labels"] = table["label"].to_numpy() if has_labels else _NONE
-    return row
+class _Tokenize:
+    """Stage 1, an actor that does not load torch: one shard of texts to token ids."""
+
+    def __init__(self, storage: Storage, rule: EncoderRule) -> None:
+        self.storage = storage
+        self.rule = rule
+
+    # Loaded with the first row: of an error in a constructor Ray passes on the text only.
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer that lies beside the encoder."""
+        output = StepOutput(self.storage, self.rule.prefix)
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("config.json", "tokenizer.json"):
+                (Path(folder) / name).write_bytes(output.read(f"{ENCODER_FOLDER}/{name}"))
+            return TextTokenizer.from_folder(Path(folder), max_length=self.rule.max_length)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        table = pq.read_table(io.BytesIO(self.storage.read_bytes(row.pop("key"))))
+        pairs = table[row.pop("pair_column")].to_pylist()
+        tokens = self.tokenizer(table[row.pop("column")].to_pylist(), pairs)
+        row |= {"ids": table["id"].to_numpy(), "tokens": tokens.ids, "offsets": tokens.offsets}
+        row["types"] = _NONE if tokens.types is None else tokens.types
+        has_labels = "label" in table.column_names and not table["label"].null_count
+        row["labels"] = table["label"].to_numpy() if has_labels else _NONE
+        return row
 
 
 class _Encode:
     """Stage 2, an actor that holds the encoder: token ids to the bytes of a Parquet part."""
 
-    def __init__(self, storage: Storage, rule: EncoderRule, batch_tokens: int) -> None:
+    def __init__(self, storage: Storage, rule: EncoderRule, batch_tokens: int | None) -> None:
         self.storage = storage
         self.rule = rule
         self.batch_tokens = batch_tokens
 
-    # Loaded with the first row: of an error in a constructor Ray passes on the text only.
+    # With the first row, as the tokenizer is.
     @cached_property
     def encoder(self) -> "SentenceEncoder":
         """The frozen encoder, on the actor's device."""
@@ -253,21 +279,16 @@ class _Encode:
         return row
 
 
-def _write(row: dict[str, Any], *, storage: Storage) -> dict[str, Any]:
-    """Stage 3, a task: one part to storage, so that no encoder waits for the network."""
-    data = row.pop("bytes")
-    record = StepOutput(storage, row.pop("prefix")).write(row["part"], data)
-    return {**row, **record}
+class _Write:
+    """Stage 3, an actor: one part to storage, so that no encoder waits for the network."""
 
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
 
-@lru_cache(maxsize=2)
-def _tokenizer(storage: Storage, prefix: str, max_length: int) -> TextTokenizer:
-    """Ray reuses worker processes for tasks, so one load serves many shards."""
-    output = StepOutput(storage, prefix)
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("config.json", "tokenizer.json"):
-            (Path(folder) / name).write_bytes(output.read(f"{ENCODER_FOLDER}/{name}"))
-        return TextTokenizer.from_folder(Path(folder), max_length=max_length)
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        data = row.pop("bytes")
+        record = StepOutput(self.storage, row.pop("prefix")).write(row["part"], data)
+        return {**row, **record}
 
 
 def _kept_part(output: StepOutput, name: str, rows: int) -> dict[str, Any] | None:

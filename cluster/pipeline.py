@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -32,6 +32,19 @@ from langalign.storage import Storage
 
 __all__ = ["Pipeline"]
 
+Result = TypeVar("Result")
+
+
+@dataclass
+class Encoded:
+    """The rows, the encoder as step 1 left it, and the embeddings' prefixes by text set."""
+
+    data: RunData
+    plan: Plan
+    tuned: dict[str, TuneUnit]
+    rule: EncoderRule
+    prefixes: dict[str, str]
+
 
 @dataclass
 class Trained:
@@ -53,9 +66,18 @@ class Trained:
 class Pipeline:
     """One run of the three steps of section 3.2 on Ray."""
 
-    def __init__(self, config: PipelineConfig, storage: Storage, console: Console) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        storage: Storage,
+        console: Console,
+        *,
+        parents: dict[str, str] | None = None,
+    ) -> None:
+        """`parents` are further origins of the model, for its manifest."""
         self.config = config
         self.storage = storage
+        self.parents = parents or {}
         self.display = Display(console)
         self._ray = ExitStack()
         self._monitor: Any = None
@@ -71,6 +93,17 @@ class Pipeline:
         self.storage.check()
         with self._ray:
             return self._rebuilding(lambda: self._run(start))
+
+    def embedded(self) -> tuple[RunData, dict[str, str]]:
+        """Run to the embeddings; returns the rows and the embeddings' prefixes by text set.
+
+        Raises:
+            LangAlignError: a step ended on purpose, with the reason.
+        """
+        with self._ray:
+            encoded = self._rebuilding(self._encode)
+        assert encoded is not None, "stop_after is for run()"
+        return encoded.data, encoded.prefixes
 
     def _run(self, start: float) -> dict[str, Any]:
         summary: dict[str, Any] = {
@@ -124,7 +157,7 @@ class Pipeline:
 
     def _parents(self, trained: Trained) -> dict[str, str]:
         """Step outputs the model comes from, and those of the baselines that scoring may use."""
-        parents = {"encoder": trained.rule.prefix}
+        parents = {**self.parents, "encoder": trained.rule.prefix}
         if self.config.tune.rows in trained.tuned:
             parents["tune"] = trained.tuned[self.config.tune.rows].output(self.storage).prefix
         if trained.aligned:
@@ -141,6 +174,25 @@ class Pipeline:
 
     def _train(self) -> Trained | None:
         """All steps; None where `stop_after` ended the run before step 3."""
+        encoded = self._encode()
+        if encoded is None:
+            return None
+        plan, tuned = encoded.plan, encoded.tuned
+        aligned = plan.align_units(encoded.prefixes)
+        self._units("align", list(aligned), "left out (aligner.kind=none)")
+        if self._stops("align"):
+            return None
+        heads: list[Unit] = list(plan.head_units(encoded.prefixes, aligned))
+        if "encoder" in self.config.head.train:
+            finetuned = plan.finetune_unit(encoded.rule, encoded.prefixes, aligned)
+            heads[0] = finetuned
+        if "english" in tuned:
+            heads.append(plan.evaluate_unit(tuned["english"], encoded.prefixes))
+        self._units("head", heads)
+        return Trained(encoded.data, encoded.rule, tuned, aligned, heads, plan.notes())
+
+    def _encode(self) -> Encoded | None:
+        """The steps up to the embeddings; None where `stop_after` ended the run before."""
         data = self._prepare()
         if self._stops("prepare"):
             return None
@@ -155,18 +207,7 @@ class Pipeline:
         prefixes = self._embed(data, rule, tuned)
         if self._stops("embed"):
             return None
-        aligned = plan.align_units(prefixes)
-        self._units("align", list(aligned), "left out (aligner.kind=none)")
-        if self._stops("align"):
-            return None
-        heads: list[Unit] = list(plan.head_units(prefixes, aligned))
-        if "encoder" in self.config.head.train:
-            finetuned = plan.finetune_unit(rule, prefixes, aligned)
-            heads[0] = finetuned
-        if "english" in tuned:
-            heads.append(plan.evaluate_unit(tuned["english"], prefixes))
-        self._units("head", heads)
-        return Trained(data, rule, tuned, aligned, heads, plan.notes())
+        return Encoded(data, plan, tuned, rule, prefixes)
 
     def _prepare(self) -> RunData:
         with self.display.step("prepare") as line:
@@ -293,7 +334,7 @@ class Pipeline:
                 nodes = session.check_nodes(self.storage)
                 line.say(f"{nodes} node{'s' if nodes > 1 else ''} reach the storage")
 
-    def _rebuilding(self, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _rebuilding(self, run: Callable[[], Result]) -> Result:
         """Run; where a stored step turns out altered, throw that step away and run again."""
         rebuilt: set[str] = set()
         while True:

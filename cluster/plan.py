@@ -45,6 +45,7 @@ class Plan:
                 target=prefixes["target"],
                 split=self.data.split("parallel"),
                 options=self._options(chosen),
+                identity_weight=chosen.identity_weight,
             )
             for shape in self._shapes()
             if shape.kind != "none"

@@ -44,47 +44,29 @@ def publish_model(
         IntegrityError: a step output is altered.
     """
     name = config.model or config.name
-    trained = head.output(storage)
-    info = trained.info()
+    aligner = head.output(storage).info()["aligner"]
+    draft = ManifestDraft(
+        seed=config.seed,
+        task={
+            "name": data.task.name,
+            "text_columns": list(data.task.text_columns),
+            "label_column": data.task.label_column,
+            "metric": data.task.metric,
+        },
+        labels=list(data.task.labels),
+        source_language=data.source_language,
+        target_language=data.target_language,
+        direction=config.aligner.direction,
+        aligner=aligner,
+        encoder={**rule.options(), "weights": rule.weights},
+        metrics=list(results),
+        parents=steps,
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        files = trained.fetch()
-        has_encoder = (files / ENCODER_FOLDER).is_dir()
-        source = files if has_encoder else StepOutput(storage, rule.prefix).fetch()
-        shutil.copytree(source / ENCODER_FOLDER, folder / ENCODER_FOLDER)
-        shutil.copy(files / HEAD_FILE, folder)
-        if info["aligner"]["kind"] != "none":
-            shutil.copy(files / ALIGNER_FILE, folder)
-        model.write_config(
-            folder,
-            labels=data.task.labels,
-            source_language=data.source_language,
-            target_language=data.target_language,
-            direction=config.aligner.direction,
-            aligner=info["aligner"],
-            encoder=rule.options(),
-            dropout=config.head.dropout,
-            is_pair_task=len(data.task.text_columns) == 2,
-        )
-        card = _card(config, name, data, info["aligner"], steps, results)
+        _write_model(folder, config, data, rule, head.output(storage))
+        card = _card(config, name, data, aligner, steps, results)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        draft = ManifestDraft(
-            seed=config.seed,
-            task={
-                "name": data.task.name,
-                "text_columns": list(data.task.text_columns),
-                "label_column": data.task.label_column,
-                "metric": data.task.metric,
-            },
-            labels=list(data.task.labels),
-            source_language=data.source_language,
-            target_language=data.target_language,
-            direction=config.aligner.direction,
-            aligner=info["aligner"],
-            encoder={**rule.options(), "weights": rule.weights},
-            metrics=list(results),
-            parents=steps,
-        )
         published = artifacts.publish(storage, folder, draft, name=name)
     return asdict(published)
 
@@ -107,6 +89,31 @@ def write_reports(
             keys.append(f"runs/{run}/{path.name}")
             storage.upload(path, keys[-1])
     return [storage.uri(key) for key in keys]
+
+
+def _write_model(
+    folder: Path, config: PipelineConfig, data: RunData, rule: EncoderRule, trained: StepOutput
+) -> None:
+    """Encoder, aligner and head of a finished step 3 with the config that loads them."""
+    files = trained.fetch()
+    aligner = trained.info()["aligner"]
+    has_encoder = (files / ENCODER_FOLDER).is_dir()
+    source = files if has_encoder else StepOutput(trained.storage, rule.prefix).fetch()
+    shutil.copytree(source / ENCODER_FOLDER, folder / ENCODER_FOLDER)
+    shutil.copy(files / HEAD_FILE, folder)
+    if aligner["kind"] != "none":
+        shutil.copy(files / ALIGNER_FILE, folder)
+    model.write_config(
+        folder,
+        labels=data.task.labels,
+        source_language=data.source_language,
+        target_language=data.target_language,
+        direction=config.aligner.direction,
+        aligner=aligner,
+        encoder=rule.options(),
+        dropout=config.head.dropout,
+        is_pair_task=len(data.task.text_columns) == 2,
+    )
 
 
 def _card(

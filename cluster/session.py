@@ -40,9 +40,14 @@ VERBOSE_VARIABLE = "LANGALIGN_VERBOSE"
 def session(address: str | None = None) -> Iterator[None]:
     """A connection to the Ray cluster at `address` (or RAY_ADDRESS), else to a new local one.
 
+    Inside another session it is that session's.
+
     Raises:
         ConfigError: there is no cluster at the address, or it refuses the token.
     """
+    if ray.is_initialized():
+        yield
+        return
     is_verbose = bool(os.environ.get(VERBOSE_VARIABLE))
     target = address or os.environ.get("RAY_ADDRESS")
     carried = {name: os.environ[name] for name in CARRIED_VARIABLES if name in os.environ}

@@ -59,7 +59,7 @@ class FineTuning:
     max_gradient_norm: float
     precision: str
     dropout: float
-    batch_tokens: int
+    batch_tokens: int | None
 
 
 @dataclass(frozen=True)

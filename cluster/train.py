@@ -11,7 +11,7 @@ from ray.train.torch import TorchTrainer
 from cluster.checkpoints import filesystem_of
 from cluster.monitor import Progress, watching
 from cluster.work import Unit, train_units
-from langalign.errors import TrainingError
+from langalign.errors import LangAlignError, TrainingError
 from langalign.outputs import digest_of
 from langalign.storage import Storage
 
@@ -69,7 +69,7 @@ def run_units(
             trainer.fit()
         problem = ray.get(monitor.take_error.remote())
     except ray.train.TrainingFailedError as error:
-        raise TrainingError(_reason(error, max_failures)) from error
+        raise _ended_by(error, max_failures) from error
     except ray.exceptions.RayError as error:
         lost = " ".join(str(error).split())[:200]
         raise TrainingError(f"the Ray cluster was lost ({lost}); run again to go on") from error
@@ -80,10 +80,15 @@ def run_units(
         raise TrainingError(f"{', '.join(missing)} ended without a result; run again to go on")
 
 
-def _reason(error: Exception, max_failures: int) -> str:
+def _ended_by(error: Exception, max_failures: int) -> LangAlignError:
+    """Why Ray Train gave up, as an error of ours."""
+    # The controller writes a state of its own to the storage, and does not try again.
+    cause = getattr(error, "controller_failure", None)
+    if isinstance(cause, LangAlignError):
+        return cause
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1] if lines else type(error).__name__
-    return (
+    return TrainingError(
         f"training workers failed more than cluster.max_failures={max_failures} times: {last}; "
         f"set LANGALIGN_VERBOSE=1 for their logs"
     )

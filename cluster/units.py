@@ -107,6 +107,7 @@ class AlignUnit(Unit):
     target: str
     split: Split
     options: FitOptions
+    identity_weight: float = 1.0
     step = "align"
 
     @property
@@ -135,6 +136,7 @@ class AlignUnit(Unit):
             pairs,
             held_out,
             options=self.options,
+            identity_weight=self.identity_weight,
             worker=work.worker,
             report=work.report,
             resume=work.resume,

@@ -5,7 +5,6 @@ all its inputs and leaves a finished step output on storage, so a unit that is d
 again, and one that was cut short goes on from its last checkpoint.
 """
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from cluster.checkpoints import keep_state, kept_state
 from cluster.monitor import Progress
 from langalign.errors import LangAlignError, TrainingError
 from langalign.loop import EpochReport, Worker, all_sum
@@ -27,8 +27,6 @@ from langalign.storage import Storage
 
 __all__ = ["Unit", "UnitWork", "train_units"]
 
-STATE_FILE = "state.safetensors"
-UNIT_FILE = "unit.json"
 POST_INTERVAL_S = 0.2
 Value = TypeVar("Value")
 
@@ -119,7 +117,7 @@ class UnitWork:
         # The first worker's clock decides, so that all of them report together.
         is_due = self.is_first and now - self._last_checkpoint >= self.checkpoint_interval_s
         if all_sum(torch.tensor(float(is_due), device=self.worker.device)).item():
-            self._checkpoint(report, save)
+            self.together(lambda: self._checkpoint(report, save))
             self._last_checkpoint = time.monotonic()
 
     def _checkpoint(self, report: EpochReport, save: Callable[[Path], None]) -> None:
@@ -127,10 +125,18 @@ class UnitWork:
         if not self.is_first:
             ray.train.report(metrics)
             return
+        run = ray.train.get_context().get_storage()
         with TemporaryDirectory() as folder:
-            save(Path(folder) / STATE_FILE)
-            (Path(folder) / UNIT_FILE).write_text(json.dumps({"output": self.output.prefix}))
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            state = Path(folder) / "state"
+            save(state)
+
+            def upload(_: Any, name: str) -> Any:
+                key = run.build_checkpoint_path_from_name(name)
+                keep_state(self.storage, key, state, self.output.prefix)
+                return ray.train.Checkpoint(key, filesystem=run.storage_filesystem)
+
+            local = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(metrics, checkpoint=local, checkpoint_upload_fn=upload)
 
 
 def train_units(config: dict[str, Any]) -> None:
@@ -147,7 +153,8 @@ def train_units(config: dict[str, Any]) -> None:
     )
     checkpoint = ray.train.get_checkpoint()
     with TemporaryDirectory() as folder:
-        resumed = _restore(checkpoint, Path(folder)) if checkpoint else None
+        state = Path(folder) / "state"
+        resumed = kept_state(storage, checkpoint.path, state) if checkpoint else None
         try:
             for unit in units:
                 output = unit.output(storage)
@@ -163,14 +170,8 @@ def train_units(config: dict[str, Any]) -> None:
                         max_epochs=unit.max_epochs,
                         monitor=config["monitor"],
                         checkpoint_interval_s=config["checkpoint_interval_s"],
-                        resume=Path(folder) / STATE_FILE if is_resumed else None,
+                        resume=state if is_resumed else None,
                     )
                 )
         except LangAlignError as error:
             ray.get(config["monitor"].fail.remote(error))
-
-
-def _restore(checkpoint: Any, folder: Path) -> str:
-    checkpoint.to_directory(folder)
-    prefix: str = json.loads((folder / UNIT_FILE).read_text())["output"]
-    return prefix

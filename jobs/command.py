@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
-from langalign.config import describe_keys, load_config
+from langalign.configfile import describe_keys, load_config
 from langalign.errors import ConfigError, LangAlignError
 from langalign.report import dump_json
 

@@ -35,11 +35,12 @@ def main() -> int:
         _train,
         summary=(__doc__ or "").strip(),
         examples=EXAMPLES,
-        default_config=_base_config,
+        default_config=base_config,
     )
 
 
-def _base_config(arguments: Arguments) -> Path | None:
+def base_config(arguments: Arguments) -> Path | None:
+    """The file given, or the demo's where no data is named."""
     names_data = any(text.startswith("data.train=") for text in arguments.overrides)
     return arguments.config or (None if names_data else DEMO_CONFIG)
 

@@ -25,11 +25,15 @@ __all__ = [
     "ProcrustesAligner",
     "ResidualAligner",
     "build_aligner",
+    "deepest",
     "fit_closed_form",
 ]
 
 Direction = Literal["forward", "reverse"]
 LEARNED_KINDS = ("fc", "ae", "residual")
+FEWEST_UNITS = 4
+# Depth and widest hidden layer at their defaults: Listings 1 and 2, and ours for `residual`.
+_SHAPES = {"fc": (6, 1024), "ae": (3, 512), "residual": (2, 512)}
 RIDGE_STRENGTHS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -301,14 +305,27 @@ def _mlp(widths: list[int], *, dropped_after: set[int], dropout: float) -> nn.Se
     return nn.Sequential(*layers)
 
 
+def deepest(kind: str, hidden: int | None = None) -> int:
+    """The largest depth whose narrowest layer still has 4 units."""
+    widest = hidden or _SHAPES[kind][1]
+    depth = 1
+    while depth < 64 and widest >> _halvings(kind, depth + 1) >= FEWEST_UNITS:
+        depth += 1
+    return depth
+
+
+def _halvings(kind: str, depth: int) -> int:
+    return {"fc": max(0, (depth - 2) // 2), "ae": depth - 1, "residual": 0}[kind]
+
+
 def _check_narrowest(
     kind: str, *, depth: int | None = None, hidden: int | None = None, dropout: float | None = None
 ) -> None:
-    layers = depth or {"fc": 6, "ae": 3, "residual": 2}[kind]
-    widest = hidden or {"fc": 1024, "ae": 512, "residual": 512}[kind]
-    halvings = {"fc": max(0, (layers - 2) // 2), "ae": layers - 1, "residual": 0}[kind]
-    if widest >> halvings < 4:
+    layers = depth or _SHAPES[kind][0]
+    widest = hidden or _SHAPES[kind][1]
+    halvings = _halvings(kind, layers)
+    if widest >> halvings < FEWEST_UNITS:
         raise ConfigError(
             f"aligner.depth={layers} halves aligner.hidden={widest} {halvings} times, to fewer "
-            f"than 4 units; lower the depth or raise the width"
+            f"than {FEWEST_UNITS} units; lower the depth or raise the width"
         )

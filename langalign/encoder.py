@@ -29,6 +29,8 @@ Pooling = Literal["cls", "mean"]
 FloatArray = npt.NDArray[np.float32]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOKENIZE_WINDOW = 16384
+# On a CPU more than this leaves its caches (benchmarks/embed.py); a GPU wants full launches.
+BATCH_TOKENS = {False: 2048, True: 16384}
 
 
 class SentenceEncoder(nn.Module):
@@ -48,14 +50,15 @@ class SentenceEncoder(nn.Module):
         pooling: Pooling = "cls",
         max_length: int = 256,
         precision: str = "fp32",
-        batch_tokens: int = 8192,
+        batch_tokens: int | None = None,
     ) -> None:
+        """`batch_tokens` bounds the padded tokens of a batch; None: what suits the device."""
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.precision = precision
-        self.batch_tokens = batch_tokens
+        self._batch_tokens = batch_tokens
         self.config = cast(Any, model).config
         self.width = int(self.config.hidden_size)
         self.tokenize = TextTokenizer(
@@ -119,6 +122,11 @@ class SentenceEncoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of one batch at most."""
+        return self._batch_tokens or BATCH_TOKENS[self.device.type == "cuda"]
 
     def prepare(self) -> Self:
         """Freeze, and cast the weights to the precision of inference."""

@@ -99,8 +99,7 @@ def fit_encoder(
     """Step 1 (and step 3 with a trainable encoder): cross-entropy through encoder and head.
 
     `rows` and `held_out` are this worker's shares; the epoch is chosen by the task metric over
-    all of `held_out`. The learning rate rises linearly over the first `warmup_fraction` of the
-    first epoch and then stays, because early stopping leaves the number of steps open.
+    all of `held_out`.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -109,29 +108,16 @@ def fit_encoder(
     classifier.to(worker.device)
     parameters = [p for p in classifier.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, options, worker.device)
-    module = parallel(classifier, worker)
-    batch_size = per_worker(options, worker)
-    warmup_steps = max(1, int(warmup_fraction * len(rows.labels) / batch_size))
-
-    def train_epoch(epoch: int) -> float:
-        order = epoch_order(len(rows.labels), options, worker, epoch).numpy()
-        module.train()
-        total = torch.zeros(2, dtype=torch.float64, device=worker.device)
-        for done, chosen in enumerate(_bucketed(order, rows.tokens.lengths(), batch_size)):
-            if epoch == 0:
-                rise = min(1.0, (done + 1) / warmup_steps)
-                optimizer.param_groups[0]["lr"] = options.learning_rate * rise
-            labels = rows.labels[torch.from_numpy(chosen)].to(worker.device)
-            logits = module(classifier.encoder.batch(rows.tokens, chosen), rows.of_target)
-            loss = nn.functional.cross_entropy(logits, labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
-            optimizer.step()
-            total[0] += loss.detach() * len(labels)
-            total[1] += len(labels)
-        loss_sum, seen = all_sum(total).tolist()
-        return float(loss_sum / seen)
+    train_epoch = _TextEpochs(
+        module=parallel(classifier, worker),
+        encoder=classifier.encoder,
+        rows=rows,
+        optimizer=optimizer,
+        options=options,
+        worker=worker,
+        warmup_fraction=warmup_fraction,
+        max_gradient_norm=max_gradient_norm,
+    )
 
     def evaluate() -> float:
         counts = sum(count_text_outcomes(classifier, part) for part in held_out)
@@ -161,6 +147,52 @@ def count_text_outcomes(classifier: TextClassifier, rows: TokenizedRows) -> Tens
         labels = rows.labels[torch.from_numpy(chosen)].to(encoder.device)
         counts += metrics.confusion(labels, logits.argmax(-1), classifier.classes)
     return counts
+
+
+@dataclass(frozen=True)
+class _TextEpochs:
+    """Epochs of optimiser steps over this worker's share of tokenised rows.
+
+    The learning rate rises linearly over the first `warmup_fraction` of the first epoch and then
+    stays, because early stopping leaves the number of steps open.
+    """
+
+    module: nn.Module
+    encoder: SentenceEncoder
+    rows: TokenizedRows
+    optimizer: torch.optim.Optimizer
+    options: FitOptions
+    worker: Worker
+    warmup_fraction: float
+    max_gradient_norm: float
+
+    def __call__(self, epoch: int) -> float:
+        """Train one epoch; returns the mean loss over the rows of all workers."""
+        lengths = self.rows.tokens.lengths()
+        order = epoch_order(len(lengths), self.options, self.worker, epoch).numpy()
+        batch_size = per_worker(self.options, self.worker)
+        warmup_steps = max(1, int(self.warmup_fraction * len(lengths) / batch_size))
+        self.module.train()
+        total = torch.zeros(2, dtype=torch.float64, device=self.worker.device)
+        for done, chosen in enumerate(_bucketed(order, lengths, batch_size)):
+            if epoch == 0:
+                rise = min(1.0, (done + 1) / warmup_steps)
+                self.optimizer.param_groups[0]["lr"] = self.options.learning_rate * rise
+            total[0] += self._step(chosen) * len(chosen)
+            total[1] += len(chosen)
+        loss_sum, seen = all_sum(total).tolist()
+        return float(loss_sum / seen)
+
+    def _step(self, chosen: IntArray) -> Tensor:
+        """One optimiser step on the rows of `chosen` (B,); returns their mean loss."""
+        labels = self.rows.labels[torch.from_numpy(chosen)].to(self.worker.device)
+        logits = self.module(self.encoder.batch(self.rows.tokens, chosen), self.rows.of_target)
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.max_gradient_norm)
+        self.optimizer.step()
+        return loss.detach()
 
 
 def _bucketed(order: IntArray, lengths: IntArray, batch_size: int) -> Iterator[IntArray]:

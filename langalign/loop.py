@@ -29,6 +29,7 @@ __all__ = [
     "Worker",
     "all_sum",
     "epoch_order",
+    "goes_on",
     "make_optimizer",
     "parallel",
     "per_worker",
@@ -129,7 +130,7 @@ def run_epochs(
     progress = _Progress(module, optimizer)
     if resume:
         progress.load(resume)
-    while progress.goes_on(options):
+    while goes_on(progress.history, options):
         epoch = len(progress.history)
         start = time.perf_counter()
         loss = train_epoch(epoch)
@@ -143,6 +144,13 @@ def run_epochs(
         report(entry, progress.save)
     module.load_state_dict(progress.best)
     return progress.history
+
+
+def goes_on(history: list[EpochReport], options: FitOptions) -> bool:
+    """Whether the stopping rule allows another epoch after those of `history`."""
+    best_epochs = [entry.epoch for entry in history if entry.best]
+    stale = len(history) - 1 - best_epochs[-1] if best_epochs else 0
+    return len(history) < options.max_epochs and stale < options.patience
 
 
 def epoch_order(rows: int, options: FitOptions, worker: Worker, epoch: int) -> Tensor:
@@ -192,11 +200,6 @@ class _Progress:
         self.optimizer = optimizer
         self.best = _clone(module.state_dict())
         self.history: list[EpochReport] = []
-
-    def goes_on(self, options: FitOptions) -> bool:
-        best_epochs = [entry.epoch for entry in self.history if entry.best]
-        stale = len(self.history) - 1 - best_epochs[-1] if best_epochs else 0
-        return len(self.history) < options.max_epochs and stale < options.patience
 
     def record(self, loss: float, score: float, seconds: float) -> EpochReport:
         is_best = all(score > entry.score for entry in self.history)

@@ -81,6 +81,16 @@ class StepOutput:
         self._check(name, hashlib.sha256(data).hexdigest(), self.manifest()["files"][name])
         return data
 
+    def download(self, name: str, path: Path) -> None:
+        """Copy one file to a local path, checked against the manifest.
+
+        Raises:
+            IntegrityError: its bytes are not the recorded ones.
+        """
+        record = self.manifest()["files"][name]
+        self.storage.download(self.key(name), path)
+        self._check(name, sha256_file(path), record)
+
     def fetch(self, cache: Path | None = None) -> Path:
         """A local folder with all files, checked; a local storage is checked where it lies.
 
@@ -97,9 +107,7 @@ class StepOutput:
         for name, record in files.items():
             path = folder / name
             if _sha256_or_none(path) != record["sha256"]:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self.storage.download(self.key(name), path)
-                self._check(name, _sha256_or_none(path), record)
+                self.download(name, path)
         return folder
 
     def discard(self) -> None:

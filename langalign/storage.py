@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import re
+import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,16 +84,25 @@ class Storage:
 
         Raises StorageError naming the root, the cause and the remedy.
         """
-        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="storage-check")
+        outcome: Future[None] = Future()
+
+        def probe() -> None:
+            try:
+                self._probe()
+            except BaseException as error:  # noqa: BLE001 (raised again by `result`)
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(None)
+
+        # A daemon, because the process must be able to end while a probe still hangs.
+        threading.Thread(target=probe, daemon=True, name="storage-check").start()
         try:
-            executor.submit(self._probe).result(timeout=CHECK_LIMIT_S)
+            outcome.result(timeout=CHECK_LIMIT_S)
         except TimeoutError:
             raise StorageError(
                 f"storage {self.root}: no answer within {CHECK_LIMIT_S:.0f} s: check the network, "
                 "name look-up, and AWS_ENDPOINT_URL_S3 if set"
             ) from None
-        finally:
-            executor.shutdown(wait=False)
 
     def _probe(self) -> None:
         backend = self._open(0.0, CHECK_READ_TIMEOUT_S)

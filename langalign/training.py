@@ -6,6 +6,7 @@ averaged by DDP and every figure is a sum over workers divided once. Nothing her
 Shapes: N rows, B rows of a batch, D embedding width, C classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -71,11 +72,14 @@ def fit_aligner(
     held_out: Pairs,
     *,
     options: FitOptions,
+    identity_weight: float = 1.0,
     worker: Worker | None = None,
     report: Reporter | None = None,
     resume: Path | None = None,
 ) -> list[EpochReport]:
     """Step 2: A(source) ≈ target by MSE, and A(target) ≈ target where A maps its own space.
+
+    The squared error of the second kind of pair counts `identity_weight` times in training.
 
     `pairs` and `held_out` are all pairs; each worker takes every world_size-th. The closed-form
     kinds are solved at once and report nothing.
@@ -85,11 +89,13 @@ def fit_aligner(
         fit_closed_form(aligner, pairs.source, pairs.target, (held_out.source, held_out.target))
         return []
     aligner.to(worker.device)
-    mine = _share(_with_identity(pairs, aligner), worker)
+    mine = _share(_with_identity(pairs, aligner, identity_weight), worker)
     checked = _share(_with_identity(held_out, aligner), worker)
     module = parallel(aligner, worker)
     optimizer = make_optimizer(list(aligner.parameters()), options, worker.device)
-    squared_error = nn.MSELoss()
+    squared_error: Callable[[Tensor, Tensor], Tensor] = nn.MSELoss()
+    if identity_weight != 1 and aligner.maps_own_space:
+        squared_error = _weighted_mse
     run = EpochRunner(
         module, optimizer, squared_error, mine.source, mine.target, per_worker(options, worker)
     )
@@ -208,10 +214,21 @@ def _mean_loss(run: EpochRunner, order: Tensor) -> float:
     return float(total[0] / total[1])
 
 
-def _with_identity(pairs: Pairs, aligner: Aligner) -> Pairs:
+def _with_identity(pairs: Pairs, aligner: Aligner, identity_weight: float = 1.0) -> Pairs:
+    """Pairs and identity pairs; a weight other than 1 is a last column of the target."""
     if not aligner.maps_own_space:
         return pairs
-    return Pairs(torch.cat([pairs.source, pairs.target]), torch.cat([pairs.target, pairs.target]))
+    source, target = torch.cat([pairs.source, pairs.target]), torch.cat([pairs.target] * 2)
+    if identity_weight != 1:
+        weights = target.new_ones(len(target), 1)
+        weights[len(pairs.source) :] = identity_weight
+        target = torch.cat([target, weights], dim=1)
+    return Pairs(source, target)
+
+
+def _weighted_mse(predicted: Tensor, target: Tensor) -> Tensor:
+    weights = target[:, -1:]
+    return ((predicted - target[:, :-1]).square() * weights).mean()
 
 
 def _share(pairs: Pairs, worker: Worker) -> Pairs:

@@ -1,6 +1,7 @@
 """Fixtures for all tests: a clean environment, and a real S3-compatible server on demand."""
 
 import os
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,8 @@ from seaweed import SeaweedServer
 # Ray reads its mode when it is imported, and without one the answer depends on what ran before:
 # the first local cluster leaves a token file, and from then on other commands ask for it.
 os.environ["RAY_AUTH_MODE"] = "token"
+# `ray start` makes no token where the user has none yet.
+os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +24,14 @@ def seaweedfs() -> Iterator[SeaweedServer]:
         server.close()
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
     """No test sees the developer's storage, Ray cluster, keys, AWS files or instance role."""
-    for variable in list(os.environ):
-        if variable.startswith("AWS_") or variable in ("LANGALIGN_STORAGE", "RAY_ADDRESS"):
-            monkeypatch.delenv(variable)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in list(os.environ):
+            if variable.startswith("AWS_") or variable in ("LANGALIGN_STORAGE", "RAY_ADDRESS"):
+                patch.delenv(variable)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield

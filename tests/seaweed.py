@@ -14,13 +14,11 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from guarded import start_guarded, stop_guarded
 
 START_LIMIT_S = 90.0
 GRPC_OFFSET = 10_000  # weed puts each service's gRPC port there
 PARTS = ("master", "volume", "filer", "s3")
-
-# The server dies when its standard input closes, so not even a killed test run leaves it behind.
-WATCH = '"$@" </dev/null & server=$!; read -r _; kill -9 $server; wait $server 2>/dev/null'
 
 
 class SeaweedServer:
@@ -62,15 +60,7 @@ class SeaweedServer:
     def start(self) -> None:
         """Start, and return once the bucket exists and takes an object."""
         assert self._process is None, "the server is running"
-        log = (self.folder / "log").open("ab")
-        with log:
-            self._process = subprocess.Popen(
-                ["sh", "-c", WATCH, "sh", *self._command()],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for pytest, whose fixture then stops it
-            )
+        self._process = start_guarded(self._command(), self.folder / "log")
         deadline = time.monotonic() + START_LIMIT_S
         while not self._answers():
             if time.monotonic() > deadline:
@@ -82,7 +72,7 @@ class SeaweedServer:
         """Kill the server at once; the data stays."""
         if self._process is None:
             return
-        self._process.communicate(b"\n", timeout=30)
+        stop_guarded(self._process)
         self._process = None
         for port in self.ports.values():
             for pattern in (f"seaweedfs-*-{port}.sock", f"seaweedfs-*-{port + GRPC_OFFSET}.sock"):

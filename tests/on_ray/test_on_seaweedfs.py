@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from calls import Ended, end_of, start_train
+from endpoints import silent_endpoint
 from seaweed import SeaweedServer, free_ports
-from tiny import Finished, Run, forget, has_checkpoint, run_job, scores, summary_of, wait_for
+from tiny import OFTEN, OWN_CLUSTER, Finished, Run, forget, has_checkpoint, scores, wait_for
 
 from langalign.storage import Storage
 
@@ -25,7 +26,7 @@ class JobOnS3:
     """A job that ran on the server: what it said, and the folder of Ray's session logs."""
 
     root: str
-    job: subprocess.CompletedProcess[str]
+    job: Ended
     ray_folder: Path
 
 
@@ -39,7 +40,7 @@ def on_s3(inputs: Path, seaweedfs: SeaweedServer) -> Iterator[JobOnS3]:
         "RAY_TMPDIR": str(folder),
         "XDG_CACHE_HOME": str(folder / "cache"),
     }
-    yield JobOnS3(root, run_job(inputs, root, env=env), folder)
+    yield JobOnS3(root, end_of(start_train(inputs, root, OWN_CLUSTER, env=env)), folder)
     shutil.rmtree(folder)
 
 
@@ -51,8 +52,7 @@ def environment(seaweedfs: SeaweedServer, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_the_result_is_that_of_a_local_storage(on_s3: JobOnS3, undisturbed: Finished) -> None:
-    assert on_s3.job.returncode == 0, on_s3.job.stderr
-    summary = summary_of(on_s3.job)
+    summary = on_s3.job.summary()
     assert scores(summary) == pytest.approx(scores(undisturbed.summary), abs=1e-6)
     assert summary["models"][0]["uri"].startswith(f"{on_s3.root}/models/tiny/")
 
@@ -60,7 +60,7 @@ def test_the_result_is_that_of_a_local_storage(on_s3: JobOnS3, undisturbed: Fini
 def test_no_credentials_are_left_behind(on_s3: JobOnS3, seaweedfs: SeaweedServer) -> None:
     secrets = [seaweedfs.secret_key.encode(), seaweedfs.access_key.encode()]
     client = seaweedfs.client()
-    places = {"stdout": on_s3.job.stdout.encode(), "stderr": on_s3.job.stderr.encode()}
+    places = {"stdout": on_s3.job.out.encode(), "stderr": on_s3.job.err.encode()}
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=seaweedfs.bucket):
         for entry in page["Contents"]:
             found = client.get_object(Bucket=seaweedfs.bucket, Key=entry["Key"])
@@ -79,7 +79,7 @@ def test_a_run_survives_a_storage_outage_of_20_s(
     inputs: Path, on_s3: JobOnS3, seaweedfs: SeaweedServer, undisturbed: Finished
 ) -> None:
     storage = Storage(on_s3.root)
-    forget(storage, "align", "head")
+    forget(storage, "align")
 
     def outage() -> None:
         wait_for(lambda: has_checkpoint(storage, "align"), "a checkpoint of align")
@@ -87,31 +87,46 @@ def test_a_run_survives_a_storage_outage_of_20_s(
         time.sleep(OUTAGE_S)
         seaweedfs.start()
 
-    summary = Run(inputs, storage, "cluster.max_failures=0").while_(outage)
+    # On a cluster of this process, whose workers inherit the server's address and keys.
+    run = Run(inputs, storage, OFTEN, OWN_CLUSTER, "cluster.max_failures=0")
+    summary = run.while_(outage)
     assert scores(summary) == pytest.approx(scores(undisturbed.summary), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("fault", "cause"),
-    [
-        ("bucket", "bucket"),
-        ("secret", "credentials|AWS_SECRET_ACCESS_KEY|AWS_ACCESS_KEY_ID"),
-        ("endpoint", "AWS_ENDPOINT_URL_S3"),
-    ],
-)
-def test_storage_that_cannot_work_is_one_clear_line(
-    fault: str, cause: str, inputs: Path, seaweedfs: SeaweedServer
-) -> None:
-    env, bucket = seaweedfs.environment(), seaweedfs.bucket
-    if fault == "bucket":
-        bucket = "no-such-bucket"
-    elif fault == "secret":
-        env["AWS_SECRET_ACCESS_KEY"] = "wrongsecret-do-not-show"
-    else:
-        env["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{free_ports(1)[0]}"
-    ended = run_job(inputs, f"s3://{bucket}/tiny", env=env)
-    assert ended.returncode == 1
-    (line,) = [line for line in ended.stderr.splitlines() if line.strip()]
-    assert line.startswith("failed: ")
-    assert re.search(cause, line), line
-    assert "do-not-show" not in ended.stdout + ended.stderr
+FAULTS = {
+    "bucket": "no such bucket",
+    "secret": "credentials.*AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "closed": "unreachable endpoint.*AWS_ENDPOINT_URL_S3",
+    "silent": "unreachable endpoint.*AWS_ENDPOINT_URL_S3",
+}
+
+
+@pytest.fixture(scope="module")
+def ended_by(inputs: Path, seaweedfs: SeaweedServer) -> dict[str, Ended]:
+    """How the job ends by each fault; all at once, as they mostly start Python and wait."""
+    env, root = seaweedfs.environment(), f"s3://{seaweedfs.bucket}/tiny"
+    with silent_endpoint() as silent:
+        started = {
+            "bucket": start_train(inputs, "s3://no-such-bucket/tiny", env=env),
+            "secret": start_train(
+                inputs, root, env=env | {"AWS_SECRET_ACCESS_KEY": "wrong-do-not-show"}
+            ),
+            "closed": start_train(
+                inputs,
+                root,
+                env=env | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{free_ports(1)[0]}"},
+            ),
+            "silent": start_train(
+                inputs, root, env=env | {"AWS_ENDPOINT_URL_S3": f"http://{silent}"}
+            ),
+        }
+        # A client that waits for ever stays longer than any limit.
+        return {fault: end_of(job, limit_s=90) for fault, job in started.items()}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_storage_that_cannot_work_is_one_clear_line(fault: str, ended_by: dict[str, Ended]) -> None:
+    ended = ended_by[fault]
+    assert ended.status == 1
+    assert re.search(FAULTS[fault], ended.refusal())
+    assert "do-not-show" not in ended.out + ended.err

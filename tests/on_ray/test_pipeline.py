@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from head import Head
 from tiny import Finished, Run, find_step, forget, scores, write_pair_inputs
 
 import langalign
@@ -73,8 +74,10 @@ def test_two_workers_run_all_steps_and_repeat_themselves(
     first = Run(inputs, storage, "cluster.workers=2")()
     assert all(math.isfinite(value) for value in scores(first).values())
     assert scores(first).keys() == scores(undisturbed.summary).keys()
-    forget(storage, "align", "head")
+    aligners = weights_of(storage, "align")
+    forget(storage, "align")
     assert scores(Run(inputs, storage, "cluster.workers=2")()) == scores(first)
+    assert weights_of(storage, "align") == aligners
 
 
 @pytest.mark.parametrize("trained", ["aligner", "encoder"])
@@ -108,8 +111,8 @@ def test_reverse_aligns_the_target_language_to_english(
     assert not np.allclose(english, forward.predict_proba(text, language="en"), atol=1e-6)
 
 
-def test_a_pair_task_runs_to_a_published_model(tmp_path: Path) -> None:
-    inputs = write_pair_inputs(tmp_path)
+def test_a_pair_task_runs_to_a_published_model(head: Head, tmp_path: Path) -> None:
+    inputs = write_pair_inputs(tmp_path, head.address)
     summary = Run(inputs, Storage(str(tmp_path / "store")))()
     found = scores(summary)
     assert ("langalign", "linear", "xc", "test", "macro_f1") in found
@@ -117,6 +120,12 @@ def test_a_pair_task_runs_to_a_published_model(tmp_path: Path) -> None:
     model = langalign.load(summary["models"][0]["uri"])
     assert model.is_pair_task
     assert model.predict_proba([("one thing", "another thing")]).shape == (1, 3)
+
+
+def weights_of(storage: Storage, step: str) -> dict[str, bytes]:
+    """All weight files of a step, by key."""
+    keys = [stored.key for stored in storage.list(f"steps/{step}")]
+    return {key: storage.read_bytes(key) for key in keys if key.endswith(".safetensors")}
 
 
 def _chosen(storage: Storage, step: str, before: Storage) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import pyarrow.csv
 import pytest
 import torch
+from calls import Job
+from head import Head
 from tiny import TEST_ROWS, Run, write_inputs
 
 from cluster.score import find_model, usable_baselines
@@ -35,12 +36,11 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("score")
     overrides = [
         SHARD_ROWS,
         "cluster.embed_actors=2",
-        "cluster.checkpoint_interval_s=60",
         # F1 of one class would choose a head that always says it.
         "task.metric=macro_f1",
         # English passes through the aligner and the target language does not.
@@ -51,45 +51,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         "head.learning_rate=1e-2",
     ]
     root = folder / "store"
-    summary = Run(write_inputs(folder), Storage(str(root)), *overrides)()
+    summary = Run(write_inputs(folder, head.address), Storage(str(root)), *overrides)()
     return Trained(root, summary, folder / "test.csv")
 
 
-class Ended:
-    """Exit status and output of one call of the job in this process."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    def summary(self) -> dict[str, Any]:
-        assert self.status == 0, self.err
-        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
-        return found
-
-    def refusal(self) -> str:
-        """The line of an ended run without a result."""
-        lines = [line for line in self.err.splitlines() if line.startswith(("failed:", "error:"))]
-        assert len(lines) == 1, self.err
-        assert "Traceback" not in self.err + self.out
-        return lines[0]
-
-
-class Job:
-    """Calls `main` with a storage and arguments."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.patch = capsys, patch
-
-    def __call__(self, root: Path, *arguments: str) -> Ended:
-        argv = ["score.py", "--json", f"storage={root}", *arguments]
-        self.patch.setattr(sys, "argv", argv)
-        status = score.main()
-        return Ended(status, *self.capsys.readouterr())
-
-
 @pytest.fixture
-def job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Job:
-    return Job(capsys, monkeypatch)
+def job(head: Head, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Job:
+    return Job(score.main, capsys, monkeypatch, f"cluster.address={head.address}")
 
 
 def scored(summary: dict[str, Any], methods: set[str]) -> set[tuple[Any, ...]]:

@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,21 +13,25 @@ import psutil
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from rich.console import Console
+from safetensors import safe_open
 
-from cluster.monitor import Progress
 from cluster.pipeline import Pipeline
 from langalign import counterpart
-from langalign.config import PipelineConfig, load_config
+from langalign.config import PipelineConfig
+from langalign.configfile import load_config
 from langalign.outputs import StepOutput
 from langalign.pretraining import pretrain
 from langalign.storage import Storage
 
-ROOT = Path(__file__).parents[2]
 WAIT_LIMIT_S = 120.0
 TRAIN_ROWS, PAIRS, TEST_ROWS = 300, 120, 100
-EPOCHS = 8  # of a Ray Train report each, so that a step lasts long enough to be disturbed
+EPOCHS = 8
+# A checkpoint an epoch, each waited for: a step lasts long enough to be disturbed.
+OFTEN = "cluster.checkpoint_interval_s=0"
+OWN_CLUSTER = "cluster.address=null"
 
 CONFIG = {
     "name": "tiny",
@@ -40,12 +41,12 @@ CONFIG = {
     "aligner": {"kind": "ae", "learning_rate": 1e-3, "max_epochs": EPOCHS},
     "head": {"learning_rate": 1e-3, "max_epochs": EPOCHS},
     "compare": {"methods": ["english", "omission"], "aligners": ["linear"]},
-    "cluster": {"embed_actors": 1, "shard_rows": 40, "checkpoint_interval_s": 0},
+    "cluster": {"embed_actors": 1, "shard_rows": 40},
 }
 
 
-def write_inputs(folder: Path) -> Path:
-    """Write data, an encoder and `tiny.yaml`, which names them; returns the YAML file."""
+def write_inputs(folder: Path, address: str) -> Path:
+    """Write data, an encoder and `tiny.yaml`, which names them and the cluster; returns that."""
     tables = {
         "train": counterpart.labelled_table(TRAIN_ROWS, 0, "en"),
         "parallel": counterpart.parallel_table(PAIRS, 0),
@@ -55,15 +56,16 @@ def write_inputs(folder: Path) -> Path:
     for role, table in tables.items():
         pa.csv.write_csv(table, folder / f"{role}.csv")
         config["data"][role] = str(folder / f"{role}.csv")
+    config["cluster"]["address"] = address
     config["encoder"]["name"] = str(write_encoder(folder / "encoder"))
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
 
 
-def write_pair_inputs(folder: Path) -> Path:
+def write_pair_inputs(folder: Path, address: str) -> Path:
     """As `write_inputs`, for a task of three labels on pairs of texts, without step 1."""
-    config: dict[str, Any] = yaml.safe_load(write_inputs(folder).read_text())
+    config: dict[str, Any] = yaml.safe_load(write_inputs(folder, address).read_text())
     roles: dict[str, tuple[int, counterpart.Language]] = {"train": (60, "en"), "test": (30, "xc")}
     for role, (rows, language) in roles.items():
         texts = counterpart.labelled_table(2 * rows, 1, language)["text"].to_pylist()
@@ -103,29 +105,20 @@ def write_encoder(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: its storage, summary and what it printed."""
+    """A finished run: its storage and summary."""
 
     storage: Storage
     summary: dict[str, Any]
-    printed: str
 
 
 class Run:
-    """One run of the pipeline in this process; keeps all it printed and all progress it showed."""
+    """One run of the pipeline in this process; keeps all it printed."""
 
     def __init__(self, inputs: Path, storage: Storage, *overrides: str) -> None:
         self.config: PipelineConfig = load_config(PipelineConfig, inputs, overrides)
         self.storage = storage
         self.printed = io.StringIO()
-        self.shown: list[tuple[float, Progress]] = []
         self.pipeline = Pipeline(self.config, storage, Console(file=self.printed, width=200))
-        show = self.pipeline.display.show
-
-        def remember(progress: Progress) -> None:
-            self.shown.append((time.monotonic(), progress))
-            show(progress)
-
-        self.pipeline.display.show = remember  # type: ignore[method-assign]
 
     def __call__(self) -> dict[str, Any]:
         return self.pipeline.run()
@@ -155,30 +148,6 @@ class Run:
         return {row.split()[0]: row for row in rows if row}
 
 
-def run_job(
-    inputs: Path, storage: str, *overrides: str, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """`jobs/train.py` in a process of its own."""
-    process = start_job(inputs, storage, *overrides, env=env)
-    stdout, stderr = process.communicate(timeout=WAIT_LIMIT_S)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
-def start_job(
-    inputs: Path, storage: str, *overrides: str, env: dict[str, str] | None = None
-) -> subprocess.Popen[str]:
-    """`jobs/train.py`, not waited for."""
-    command = [sys.executable, "jobs/train.py", "--config", str(inputs), "--json"]
-    return subprocess.Popen(
-        [*command, f"storage={storage}", *overrides],
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def scores(summary: dict[str, Any]) -> dict[tuple[str, ...], float]:
     """Every figure of a summary by what it is a figure of."""
     rows = summary["results"]
@@ -186,12 +155,6 @@ def scores(summary: dict[str, Any]) -> dict[tuple[str, ...], float]:
     found = {tuple(str(row[key]) for key in keys): float(row["value"]) for row in rows}
     assert len(found) == len(rows) > 0
     return found
-
-
-def summary_of(job: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The JSON that ends its stdout."""
-    summary: dict[str, Any] = json.loads(job.stdout.splitlines()[-1])
-    return summary
 
 
 def find_step(storage: Storage, step: str, method: str, aligner: str) -> str:
@@ -216,7 +179,7 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 
 
 def kill_worker(title: str) -> None:
-    """SIGKILL the process of this process's cluster whose title holds `title`."""
+    """SIGKILL the process of a cluster below this process whose title holds `title`."""
     wait_for(lambda: list(ray_workers(title)), f"a process {title}")
     for process in ray_workers(title):
         process.kill()
@@ -246,10 +209,49 @@ def forget(storage: Storage, *steps: str) -> None:
 
 def has_checkpoint(storage: Storage, step: str) -> bool:
     """Whether Ray Train has a checkpoint of the step that it knows of."""
-    return any(
-        stored.key.startswith(f"runs/tiny/train/{step}") and "snapshot" in stored.key
-        for stored in storage.list("runs/tiny/train")
-    )
+    return bool(_snapshots(storage, step))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the last checkpoint of a step holds: a unit's output, and its epochs so far."""
+
+    output: StepOutput
+    epochs: list[dict[str, Any]]
+
+    def assert_continued(self) -> None:
+        """The unit's result has these very epochs: no two of them take the same seconds."""
+        assert 0 < len(self.epochs) < EPOCHS, "the unit was over before the disturbance"
+        found = self.output.info()["history"]
+        assert found[: len(self.epochs)] == self.epochs, "the unit began anew instead of going on"
+
+
+def last_checkpoint(storage: Storage, step: str) -> Kept:
+    """Of the one Ray Train run of a step, at a moment at which nothing trains."""
+    (snapshot,) = _snapshots(storage, step)
+    latest = storage.read_json(snapshot)["latest_checkpoint_result"]["checkpoint_dir_name"]
+    checkpoint = StepOutput(storage, f"{snapshot.rpartition('/')[0]}/{latest}")
+    with safe_open(checkpoint.fetch() / "state.safetensors", framework="np") as file:
+        epochs = json.loads(file.metadata()["history"])
+    return Kept(StepOutput(storage, checkpoint.info()["unit"]), epochs)
+
+
+def _snapshots(storage: Storage, step: str) -> list[str]:
+    keys = [stored.key for stored in storage.list("runs/tiny/train")]
+    return [k for k in keys if k.startswith(f"runs/tiny/train/{step}") and "snapshot" in k]
+
+
+def assert_same_embeddings(found: Storage, wanted: Storage) -> None:
+    """All sets, with their ids, to 1e-6."""
+    digests = wanted.folders("embeddings")
+    assert found.folders("embeddings") == digests
+    for digest in digests:
+        rows, wanted_rows = (read_rows(s, f"embeddings/{digest}") for s in (found, wanted))
+        assert rows["id"].to_pylist() == wanted_rows["id"].to_pylist()
+        pairs = zip(
+            rows["embedding"].to_pylist(), wanted_rows["embedding"].to_pylist(), strict=True
+        )
+        assert all(row == pytest.approx(wanted_row, abs=1e-6) for row, wanted_row in pairs)
 
 
 def read_rows(storage: Storage, prefix: str) -> pa.Table:

@@ -1,12 +1,15 @@
 """What is retried and what is not, against an HTTP server that fails on purpose."""
 
-import socket
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from endpoints import dripping_endpoint
 
 from langalign.errors import StorageError
 from langalign.storage import Storage
@@ -113,28 +116,39 @@ def test_a_busy_server_fails_the_check(serve: Callable[..., Script]) -> None:
 
 
 def test_check_ends_although_the_server_drips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One byte now and then defeats every socket time-out."""
     monkeypatch.setattr("langalign.storage.CHECK_LIMIT_S", 1.0)
-    stop = threading.Event()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with dripping_endpoint() as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{endpoint}")
+        with pytest.raises(StorageError, match="no answer within 1 s"):
+            Storage("s3://bucket").check()
 
-    def drip(server: socket.socket) -> None:
-        connection, _ = server.accept()
-        with connection:
-            while not stop.wait(0.1):
-                connection.sendall(b"H")
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        dripping = threading.Thread(target=drip, args=(server,))
-        dripping.start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        try:
-            with pytest.raises(StorageError, match="no answer within 1 s"):
-                Storage("s3://bucket").check()
-        finally:
-            stop.set()
-            dripping.join()
+GIVES_UP = """
+from langalign import storage
+from langalign.errors import StorageError
+
+storage.CHECK_LIMIT_S = 1.0
+try:
+    storage.Storage("s3://bucket").check()
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_process_ends_although_its_check_still_hangs() -> None:
+    with dripping_endpoint() as endpoint:
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        ended = subprocess.run(
+            [sys.executable, "-c", GIVES_UP],
+            env={**os.environ, **keys, "AWS_ENDPOINT_URL_S3": f"http://{endpoint}"},
+            capture_output=True,
+            text=True,
+            timeout=60,  # for ever, where the process waits for the check
+        )
+    assert "no answer within 1 s" in ended.stdout
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_create_works_on_servers_without_conditional_writes(serve: Callable[..., Script]) -> None:

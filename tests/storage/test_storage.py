@@ -1,14 +1,14 @@
 """The storage contract, on a local folder and on a real S3-compatible server."""
 
 import pickle
-import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from endpoints import silent_endpoint
 from seaweed import SeaweedServer, free_ports
 
 from langalign.errors import ConfigError, ObjectMissing, StorageError
@@ -208,26 +208,20 @@ def test_a_missing_bucket_is_named(s3: Storage) -> None:
     assert not isinstance(caught.value, ObjectMissing)
 
 
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A server that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(30)  # what check() promises
 @pytest.mark.parametrize("kind", ["closed", "silent"])
 def test_check_gives_up_on_an_endpoint_out_of_reach(
-    kind: str, silent_port: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = silent_port if kind == "silent" else free_ports(1)[0]
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://user:hidden@127.0.0.1:{port}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    with pytest.raises(StorageError, match="unreachable endpoint") as caught:
-        Storage("s3://bucket/prefix").check()
-    assert f"127.0.0.1:{port}" in str(caught.value)
+    closed = nullcontext(f"127.0.0.1:{free_ports(1)[0]}")
+    with silent_endpoint() if kind == "silent" else closed as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://user:hidden@{endpoint}")
+        with pytest.raises(StorageError, match="unreachable endpoint") as caught:
+            Storage("s3://bucket/prefix").check()
+    assert endpoint in str(caught.value)
     assert "hidden" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Ray Train's file system over `Storage`, asked the way Ray Train asks, without Ray."""
+"""Checkpoints and Ray Train's file system over `Storage`, asked as Ray Train asks, without Ray."""
 
 import pickle
 from pathlib import Path
@@ -7,8 +7,8 @@ import pyarrow.fs
 import pytest
 from pyarrow.fs import FileSelector, FileType
 
-from cluster.checkpoints import filesystem_of
-from langalign.errors import ObjectMissing
+from cluster.checkpoints import filesystem_of, keep_state, kept_state
+from langalign.errors import ObjectMissing, StorageError
 from langalign.storage import Storage
 
 FILES = {"state.safetensors": b"\1" * 3_000_000, "unit.json": b"{}", "inner/empty": b""}
@@ -106,3 +106,41 @@ def test_a_write_that_fails_raises_the_storages_own_error(
 def test_file_systems_of_one_storage_are_equal(storage: Storage, tmp_path: Path) -> None:
     assert filesystem_of(storage).equals(filesystem_of(Storage(storage.root)))
     assert not filesystem_of(storage).equals(filesystem_of(Storage(str(tmp_path))))
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    path = tmp_path / "state"
+    path.write_bytes(FILES["state.safetensors"])
+    return path
+
+
+def test_a_kept_state_comes_back_with_its_unit(
+    storage: Storage, state: Path, tmp_path: Path
+) -> None:
+    keep_state(storage, CHECKPOINT, state, "steps/align/abc")
+    assert kept_state(storage, CHECKPOINT, tmp_path / "back") == "steps/align/abc"
+    assert (tmp_path / "back").read_bytes() == state.read_bytes()
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "manifest.json"])
+def test_a_checkpoint_that_is_not_whole_is_not_taken(
+    file: str, storage: Storage, state: Path, tmp_path: Path
+) -> None:
+    keep_state(storage, CHECKPOINT, state, "steps/align/abc")
+    storage.delete(f"{CHECKPOINT}/{file}")
+    assert kept_state(storage, CHECKPOINT, tmp_path / "back") is None
+
+
+def test_an_altered_checkpoint_is_not_taken(storage: Storage, state: Path, tmp_path: Path) -> None:
+    keep_state(storage, CHECKPOINT, state, "steps/align/abc")
+    key = f"{CHECKPOINT}/state.safetensors"
+    storage.write_bytes(key, storage.read_bytes(key)[:-1] + b"\0")
+    assert kept_state(storage, CHECKPOINT, tmp_path / "back") is None
+
+
+def test_a_state_that_cannot_be_stored_is_an_error(storage: Storage, state: Path) -> None:
+    # A file where a folder would have to be; pyarrow's copying says nothing in such a case.
+    storage.write_bytes(CHECKPOINT, b"")
+    with pytest.raises(StorageError, match="in the way"):
+        keep_state(storage, CHECKPOINT, state, "steps/align/abc")

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from langalign.config import PipelineConfig, ScoreConfig, describe_keys, load_config
+from langalign.config import PipelineConfig, ScoreConfig
+from langalign.configfile import describe_keys, load_config
 from langalign.errors import ConfigError
 
 

@@ -8,7 +8,8 @@ import pytest
 import ray
 
 from jobs import train
-from langalign.config import PipelineConfig, describe_keys
+from langalign.config import PipelineConfig
+from langalign.configfile import describe_keys
 
 ROOT = Path(__file__).parents[2]
 OWN_DATA = ("data.parallel=pairs.tsv", "data.test=test.csv")

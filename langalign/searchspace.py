@@ -1,0 +1,254 @@
+"""What a sweep searches: ranges of pipeline keys, and how Optuna draws a trial from them.
+
+Parameters are conditional on the aligner's kind: a depth, width or dropout is drawn only for kinds
+that have one (Listings 1 and 2), and where `kinds` names some, only for those.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, Self
+
+from pydantic import Field, model_validator
+
+from langalign.aligners import LEARNED_KINDS, deepest
+from langalign.config import AlignerConfig, AlignerKind, PipelineConfig, Section
+
+__all__ = [
+    "SearchConfig",
+    "SpaceConfig",
+    "SweepConfig",
+    "paper_points",
+    "pipeline_values",
+    "suggest",
+]
+
+# The kinds that have each shape option, and what the paper's listings (or our own kind) set it to.
+_LISTED: dict[str, dict[str, float]] = {
+    "depth": {"fc": 6, "ae": 3, "residual": 2},
+    "hidden": {"fc": 1024, "ae": 512, "residual": 512},
+    "dropout": {"fc": 0.5, "residual": 0.1},
+}
+_KINDS: list[AlignerKind] = ["fc", "ae"]
+_KEYS = {
+    "pooling": "encoder.pooling",
+    "kind": "aligner.kind",
+    "hidden": "aligner.hidden",
+    "depth": "aligner.depth",
+    "dropout": "aligner.dropout",
+    "learning_rate": "aligner.learning_rate",
+    "batch_size": "aligner.batch_size",
+    "weight_decay": "aligner.weight_decay",
+    "identity_weight": "aligner.identity_weight",
+    "head_learning_rate": "head.learning_rate",
+}
+
+
+class Asker(Protocol):
+    """The part of an Optuna trial that draws values."""
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+class _Conditional(Section):
+    kinds: list[AlignerKind] | None = Field(
+        None, description="only for these aligner kinds; unset: all that have it"
+    )
+
+
+class IntRange(_Conditional):
+    """Whole numbers, both ends included."""
+
+    low: int = Field(..., ge=1, description="smallest value")
+    high: int = Field(..., ge=1, description="largest value")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is over high={self.high}; swap them")
+        return self
+
+
+class FloatRange(_Conditional):
+    """Numbers between two ends; `log` draws the exponent evenly."""
+
+    low: float = Field(..., ge=0, description="smallest value")
+    high: float = Field(..., ge=0, description="largest value")
+    log: bool = Field(False, description="draw the logarithm evenly")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is over high={self.high}; swap them")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low={self.low} has no logarithm; raise it or set log=false")
+        return self
+
+
+class SpaceConfig(Section):
+    """The searched parameters; one that is unset keeps the value of its section."""
+
+    kind: list[AlignerKind] | None = Field(_KINDS, description="aligner kinds to try")
+    depth: IntRange | None = Field(
+        IntRange(low=2, high=8), description="{low, high}: layers (fc) or halvings (ae)"
+    )
+    dropout: FloatRange | None = Field(
+        FloatRange(low=0.0, high=0.6), description="{low, high}: kinds with dropout only"
+    )
+    learning_rate: FloatRange | None = Field(
+        FloatRange(low=1e-5, high=1e-2, log=True), description="{low, high, log}: of the aligner"
+    )
+    hidden: list[int] | None = Field(None, description="widest hidden layers to try")
+    batch_size: list[int] | None = Field(None, description="pairs a step to try")
+    weight_decay: FloatRange | None = Field(None, description="{low, high, log}: of the aligner")
+    identity_weight: FloatRange | None = Field(
+        None, description="{low, high, log}: weight of identity pairs"
+    )
+    head_learning_rate: FloatRange | None = Field(None, description="{low, high, log}: of the head")
+    pooling: list[Literal["cls", "mean"]] | None = Field(
+        None, description="poolings to try; each is embedded once"
+    )
+
+    @model_validator(mode="after")
+    def _searches_something(self) -> Self:
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            raise ValueError("space is empty; set at least one parameter, as kind: [fc, ae]")
+        return self
+
+
+class SearchConfig(Section):
+    """How the search runs."""
+
+    trials: int = Field(32, gt=0, description="trials in all, those of an earlier run included")
+    seeds: int = Field(1, gt=0, description="seeds of a trial; its score is their mean")
+    scheduler: Literal["asha", "none"] = Field("asha", description="asha: stop poor trials early")
+    grace_epochs: int = Field(8, gt=0, description="epochs every trial gets (asha)")
+    reduction_factor: int = Field(3, gt=1, description="one in so many goes on at a rung (asha)")
+    cpus_per_trial: float = Field(1, gt=0, description="CPU cores of a trial")
+    gpus_per_trial: float = Field(0, ge=0, description="GPUs of a trial; 0.1: ten on one GPU")
+    max_concurrent: int | None = Field(
+        None, gt=0, description="trials at once; unset: as many as the cluster holds, as it grows"
+    )
+    max_failures: int = Field(3, ge=0, description="restarts of a trial whose worker died")
+    confirm_seeds: int = Field(
+        5, ge=0, description="fresh seeds on which the best is compared with the paper's defaults"
+    )
+
+
+class SweepConfig(PipelineConfig):
+    """A pipeline and the search around it."""
+
+    sweep: SearchConfig = SearchConfig()
+    space: SpaceConfig = SpaceConfig()
+
+    @model_validator(mode="after")
+    def _is_searchable(self) -> Self:
+        if set(self.head.train) != {"head"}:
+            raise ValueError(
+                f"head.train={self.head.train}: a sweep runs on frozen embeddings; "
+                f"set head.train=[head]"
+            )
+        if self.stop_after is not None:
+            raise ValueError(f"stop_after={self.stop_after} is for jobs/train.py; leave it unset")
+        return self
+
+
+def suggest(trial: Asker, space: SpaceConfig, aligner: AlignerConfig) -> dict[str, Any]:
+    """Draw the values of one trial, by config key (`aligner.depth`); `aligner` has the rest."""
+    values: dict[str, Any] = {}
+    if space.pooling:
+        values["encoder.pooling"] = trial.suggest_categorical("encoder.pooling", space.pooling)
+    if space.kind:
+        values["aligner.kind"] = trial.suggest_categorical("aligner.kind", space.kind)
+    kind = values.get("aligner.kind", aligner.kind)
+    for name in ("hidden", "depth", "dropout", "learning_rate", "batch_size"):
+        _draw(trial, space, name, kind, aligner, values)
+    for name in ("weight_decay", "identity_weight", "head_learning_rate"):
+        _draw(trial, space, name, kind, aligner, values)
+    return values
+
+
+def paper_points(space: SpaceConfig, config: PipelineConfig) -> list[dict[str, Any]]:
+    """The defaults as first trials, one for each kind: a sweep cannot end below them.
+
+    A default outside its range is moved to the nearest end.
+    """
+    kinds = space.kind or [config.aligner.kind]
+    return [suggest(_Defaults(kind, config), space, config.aligner) for kind in kinds]
+
+
+def pipeline_values(
+    config: PipelineConfig, values: Mapping[str, Any], *, seed: int | None = None
+) -> dict[str, Any]:
+    """The pipeline's config, as nested values, with a trial's in place of its own."""
+    nested = config.model_dump(include=set(PipelineConfig.model_fields))
+    kind = values.get("aligner.kind", config.aligner.kind)
+    for name, listed in _LISTED.items():
+        # A shape option of the configured kind may not exist for the trial's.
+        if kind not in listed or kind != config.aligner.kind:
+            nested["aligner"][name] = None
+    for key, value in values.items():
+        section, name = key.split(".")
+        nested[section][name] = value
+    return nested | ({} if seed is None else {"seed": seed})
+
+
+def _draw(
+    trial: Asker,
+    space: SpaceConfig,
+    name: str,
+    kind: str,
+    aligner: AlignerConfig,
+    values: dict[str, Any],
+) -> None:
+    domain = getattr(space, name)
+    if domain is None or not _applies(name, domain, kind):
+        return
+    key = _KEYS[name]
+    if isinstance(domain, list):
+        values[key] = trial.suggest_categorical(key, domain)
+    elif isinstance(domain, IntRange):
+        hidden = values.get("aligner.hidden", aligner.hidden)
+        high = min(domain.high, deepest(kind, hidden)) if name == "depth" else domain.high
+        values[key] = trial.suggest_int(key, min(domain.low, high), high)
+    else:
+        values[key] = trial.suggest_float(key, domain.low, domain.high, log=domain.log)
+
+
+def _applies(name: str, domain: Any, kind: str) -> bool:
+    if name in _LISTED and kind not in _LISTED[name]:
+        return False
+    if name != "head_learning_rate" and kind not in LEARNED_KINDS:
+        return False
+    kinds = getattr(domain, "kinds", None)
+    return kinds is None or kind in kinds
+
+
+class _Defaults:
+    """An Asker that answers with the paper's values, or the config's where it has them."""
+
+    def __init__(self, kind: str, config: PipelineConfig) -> None:
+        self.kind = kind
+        self.config = config
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Moved into the range."""
+        return int(min(max(self._value(name), low), high))
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Moved into the range."""
+        return float(min(max(self._value(name), low), high))
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """The first choice where the default is none of them."""
+        value = self._value(name)
+        return value if value in choices else choices[0]
+
+    def _value(self, key: str) -> Any:
+        if key == "aligner.kind":
+            return self.kind
+        section, name = key.split(".")
+        value = getattr(getattr(self.config, section), name)
+        return _LISTED[name][self.kind] if value is None else value

@@ -1,0 +1,168 @@
+"""Steps 2 and 3 for a stack: first weights, inputs and held-out figures of each trial.
+
+Shapes: K trials, N training rows, H held-out rows, D embedding width.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from langalign import metrics
+from langalign.aligners import Aligner
+from langalign.classifier import ClassificationHead
+from langalign.loop import seed_everything
+from langalign.stacked_fit import Member, StackedFit, cross_entropy, squared_error
+from langalign.stacked_network import StackedNetwork, aligner_layout, head_layout
+from langalign.training import Labelled, Pairs
+from langalign.trials import Phase, StackShape, TrialData, TrialOptions
+
+__all__ = ["StackedAligners", "StackedHeads"]
+
+# The second number of the seed of first weights, as in the pipeline's steps 2 and 3.
+ALIGN_STEP, HEAD_STEP = 2, 3
+# English rows that a probe learns from, at most, and how often.
+PROBE_ROWS, PROBE_EPOCHS = 2048, 3
+
+
+class StackedAligners(StackedFit):
+    """Step 2; a trial's score is that of a probe: a new head, trained shortly, on its aligner."""
+
+    phase: Phase = "align"
+
+    def __init__(self, shape: StackShape, data: TrialData) -> None:
+        self.shape = shape
+        self.data = data
+        self.pairs = _with_identity(data.pairs, shape)
+        self.held_out_pairs = _with_identity(data.held_out_pairs, shape)
+        self.probed = replace(data, rows=_sample(data.rows, PROBE_ROWS))
+        self._options: dict[int, TrialOptions] = {}
+        layout = aligner_layout(shape.kind, data.width, depth=shape.depth, hidden=shape.hidden)
+        super().__init__(layout, squared_error, self.pairs.target, shape.align_batch_size)
+
+    def member(self, trial: int, options: TrialOptions) -> Member:
+        """A trial with the first weights that its seed gives."""
+        self._options[trial] = options
+        seed_everything(options.align.seed, ALIGN_STEP)
+        aligner = self.shape.build(self.data.width, options.dropout).to(self.targets.device)
+        weights = self.targets.new_ones(len(self.targets))
+        weights[len(self.data.pairs.source) :] = options.identity_weight
+        rates = [layer.p for layer in aligner.modules() if isinstance(layer, nn.Dropout)]
+        return Member(
+            trial,
+            aligner,
+            options.align,
+            dropout=max(rates, default=0.0),
+            x=self.pairs.source,
+            row_weights=weights,
+            held_out=self.held_out_pairs.source,
+        )
+
+    @torch.no_grad()
+    def figures(self) -> list[tuple[float, float]]:
+        """Each member's negative MSE on held-out pairs, and its probe's score."""
+        errors: list[float] = []
+        for rows, network in self.blocks():
+            missed = self.held_out_outputs(rows, network) - self.held_out_pairs.target
+            errors += missed.double().square().mean((1, 2)).tolist()
+        return [(-error, score) for error, score in zip(errors, self._probe(), strict=True)]
+
+    def _probe(self) -> list[float]:
+        """Scores of new heads: each trial's own, but trained on fewer rows and epochs."""
+        heads = StackedHeads(self.shape, self.probed)
+        for rows, network in self.blocks():
+            inputs = heads.inputs(_AlignersOf(network, maps_own_space=self.shape.identity_pairs))
+            for member, *mine in zip(self.members[rows], *inputs, strict=True):
+                heads.admit([heads.member(member.trial, self._options[member.trial], *mine)])
+        scores: list[float] = []
+        for _ in range(PROBE_EPOCHS):
+            losses = heads.train_epoch()
+            scores = [score for score, _ in heads.figures()]
+            for row, loss in enumerate(losses):
+                heads.record(row, loss, scores[row], seconds=0.0)
+        return scores
+
+
+class StackedHeads(StackedFit):
+    """Step 3: a new head for each trial, through its frozen aligner."""
+
+    phase: Phase = "head"
+
+    def __init__(self, shape: StackShape, data: TrialData) -> None:
+        self.shape = shape
+        self.data = data
+        layout = head_layout(data.width, data.classes)
+        super().__init__(layout, cross_entropy, data.rows.labels, shape.head_batch_size)
+
+    @torch.no_grad()
+    def inputs(self, aligner: Aligner) -> tuple[Tensor, Tensor]:
+        """What a head reads for the training rows (N, D) and the held-out rows (H, D)."""
+        aligner.requires_grad_(False).eval()
+        direction, rows, held_out = self.shape.direction, self.data.rows, self.data.held_out
+        return (
+            aligner.head_input(rows.embeddings, direction=direction, of_target=rows.of_target),
+            aligner.head_input(
+                held_out.embeddings, direction=direction, of_target=held_out.of_target
+            ),
+        )
+
+    def member(self, trial: int, options: TrialOptions, x: Tensor, held_out: Tensor) -> Member:
+        """A trial with the first weights that its seed gives, on what `inputs` gave."""
+        seed_everything(options.head.seed, HEAD_STEP)
+        head = ClassificationHead(
+            self.data.width, self.data.classes, dropout=options.head_dropout
+        ).to(self.targets.device)
+        return Member(
+            trial,
+            head,
+            options.head,
+            dropout=options.head_dropout,
+            x=x,
+            row_weights=x.new_ones(len(x)),
+            held_out=held_out,
+        )
+
+    @torch.no_grad()
+    def figures(self) -> list[tuple[float, float]]:
+        """Each member's score on held-out rows: what ends the step is what is reported."""
+        scores = []
+        for rows, network in self.blocks():
+            labels = self.held_out_outputs(rows, network).argmax(-1)
+            scores += [_score(self.data, predicted) for predicted in labels]
+        return list(zip(scores, scores, strict=True))
+
+
+class _AlignersOf(Aligner):
+    """The aligners of a network as one, (B, D) to (K, B, D), for the rule of `head_input`."""
+
+    kind = "stacked"
+
+    def __init__(self, network: StackedNetwork, *, maps_own_space: bool) -> None:
+        super().__init__(maps_own_space=maps_own_space)
+        self.network = network
+
+    def keep(self, x: Tensor) -> Tensor:
+        """The same (B, D) for each of K."""
+        return x.expand(len(self.network.rows), *x.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) to (K, B, D)."""
+        return self.network(self.keep(x))
+
+
+def _with_identity(pairs: Pairs, shape: StackShape) -> Pairs:
+    if not shape.identity_pairs:
+        return pairs
+    return Pairs(torch.cat([pairs.source, pairs.target]), torch.cat([pairs.target, pairs.target]))
+
+
+def _sample(rows: Labelled, count: int) -> Labelled:
+    """Up to `count` rows in their order, the same ones every time."""
+    order = torch.randperm(len(rows.labels), generator=torch.Generator().manual_seed(0))
+    ids = order[:count].sort().values.to(rows.labels.device)
+    return Labelled(rows.embeddings[ids], rows.labels[ids], rows.of_target)
+
+
+def _score(data: TrialData, predicted: Tensor) -> float:
+    counts = metrics.confusion(data.held_out.labels, predicted, data.classes)
+    return metrics.score(data.metric, counts)

@@ -1,0 +1,132 @@
+"""The sweep on a real cluster: results, resume, faults."""
+
+import io
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from tiny import kill_worker, wait_for
+
+import langalign
+from cluster.study import INTERRUPTED, is_spent
+from cluster.tune import Sweep
+from langalign.configfile import load_config
+from langalign.errors import ConfigError, TrainingError
+from langalign.searchspace import SweepConfig
+from langalign.storage import Storage
+
+pytestmark = pytest.mark.slow
+
+TRIALS = 4
+FAST = (f"sweep.trials={TRIALS}", "sweep.confirm_seeds=0", "publish=false", "name=swept")
+JOURNAL = "runs/swept/sweep/study.journal"
+
+
+def sweep(inputs: Path, storage: Storage, *overrides: str) -> dict[str, Any]:
+    config = load_config(SweepConfig, inputs, (*FAST, *overrides))
+    return Sweep(config, storage, Console(file=io.StringIO(), width=200)).run()
+
+
+def trials(storage: Storage, folder: Path) -> list[FrozenTrial]:
+    """Those of the study on storage, as Optuna's own tools read them."""
+    path = folder / "copy.journal"
+    path.write_bytes(storage.read_bytes(JOURNAL))
+    journal = JournalStorage(JournalFileBackend(str(path)))
+    return optuna.load_study(study_name="swept", storage=journal).get_trials()
+
+
+def test_a_sweep_publishes_its_best_and_a_second_run_trains_nothing(
+    inputs: Path, storage: Storage, tmp_path: Path
+) -> None:
+    options = ("sweep.seeds=2", "sweep.confirm_seeds=2", "publish=true")
+    summary = sweep(inputs, storage, *options)
+    found = trials(storage, tmp_path)
+    assert [t.params["aligner.kind"] for t in found[:2]] == ["fc", "ae"], "the paper's come first"
+    assert sum(map(is_spent, found)) == TRIALS
+    assert summary["best"]["score"] >= max(t.value or 0 for t in found[:2])
+    assert len(summary["gain"]["best"]) == 2
+    published = summary["models"][0]
+    assert set(langalign.load(published["uri"]).predict(["a", "b"])) <= {"negative", "positive"}
+    parents = storage.read_json(f"models/swept/{published['version']}/manifest.json")["parents"]
+    assert parents["study"] == f"{JOURNAL}#trial={summary['best']['trial']}"
+    for name in ("summary.json", "report.html", "history.png", "parallel.png"):
+        assert storage.exists(f"runs/swept/sweep/{name}")
+    again = sweep(inputs, storage, *options)
+    assert trials(storage, tmp_path) == found
+    assert again["models"] == summary["models"]
+
+
+def test_the_same_seed_draws_the_same_trials(
+    inputs: Path, storage: Storage, tmp_path: Path
+) -> None:
+    drawn = []
+    for _ in range(2):
+        sweep(inputs, storage, "sweep.max_concurrent=1")
+        drawn.append([(t.params, t.value, t.state) for t in trials(storage, tmp_path)])
+        storage.delete_folder("runs/swept")
+    assert drawn[0] == drawn[1]
+
+
+def test_a_trial_that_fails_is_recorded_and_the_sweep_goes_on(
+    inputs: Path, storage: Storage, tmp_path: Path
+) -> None:
+    sweep(inputs, storage, "space.kind=[linear, fc]", "space.learning_rate={low: 1e30, high: 1e31}")
+    found = trials(storage, tmp_path)
+    failed = [t for t in found if t.state is TrialState.FAIL]
+    assert failed
+    assert all("learning rate" in t.user_attrs["reason"] for t in failed)
+    assert any(t.state is TrialState.COMPLETE for t in found)
+
+
+def test_a_sweep_without_any_score_publishes_nothing(inputs: Path, storage: Storage) -> None:
+    published = storage.folders("models/tiny")
+    diverging = ("space.kind=[fc]", "space.learning_rate={low: 1e30, high: 1e31}")
+    with pytest.raises(TrainingError, match="no trial of 4 reached a score"):
+        sweep(inputs, storage, *diverging, "publish=true", "model=tiny")
+    assert storage.folders("models/tiny") == published
+
+
+def test_another_space_does_not_join_the_study(inputs: Path, storage: Storage) -> None:
+    sweep(inputs, storage, "sweep.trials=1")
+    with pytest.raises(ConfigError, match="is a study over other space"):
+        sweep(inputs, storage, "space.depth={low: 2, high: 3}")
+
+
+def test_a_trial_whose_worker_dies_runs_again(
+    inputs: Path, storage: Storage, tmp_path: Path
+) -> None:
+    killer = threading.Thread(target=kill_worker, args=("SweepTrial",), daemon=True)
+    killer.start()
+    sweep(inputs, storage)
+    killer.join(1)
+    assert not killer.is_alive(), "no worker was killed"
+    assert all(t.state is not TrialState.FAIL for t in trials(storage, tmp_path))
+
+
+def test_a_killed_driver_continues_and_repeats_no_finished_trial(
+    inputs: Path, storage: Storage, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "jobs.sweep", "--config", str(inputs)]
+    command += [f"storage={storage.root}", *FAST]
+
+    def has_finished_one() -> bool:
+        return storage.exists(JOURNAL) and any(map(is_spent, trials(storage, tmp_path)))
+
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as driver:
+        wait_for(has_finished_one, "a finished trial")
+        driver.kill()
+    before = [t for t in trials(storage, tmp_path) if is_spent(t)]
+    sweep(inputs, storage)
+    after = trials(storage, tmp_path)
+    assert [after[t.number] for t in before] == before
+    assert sum(map(is_spent, after)) == TRIALS
+    for stopped in (t for t in after if t.user_attrs.get("reason") == INTERRUPTED):
+        assert any(t.params == stopped.params for t in after if is_spent(t))

@@ -1,0 +1,101 @@
+"""What a sweep draws: conditions on the aligner's kind, the paper's points, and bad spaces."""
+
+import optuna
+import pytest
+
+from langalign.aligners import build_aligner, deepest
+from langalign.config import PipelineConfig
+from langalign.configfile import load_config
+from langalign.errors import ConfigError
+from langalign.searchspace import SweepConfig, paper_points, pipeline_values, suggest
+
+
+def sweep(*overrides: str) -> SweepConfig:
+    return load_config(SweepConfig, overrides=overrides)
+
+
+def drawn(config: SweepConfig, trials: int = 60) -> list[dict[str, object]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [suggest(study.ask(), config.space, config.aligner) for _ in range(trials)]
+
+
+def test_a_dropout_is_drawn_only_for_kinds_that_have_one() -> None:
+    for values in drawn(sweep("space.kind=[fc, ae, linear]")):
+        kind = values["aligner.kind"]
+        assert ("aligner.dropout" in values) == (kind == "fc")
+        assert ("aligner.depth" in values) == (kind != "linear")
+        assert ("aligner.learning_rate" in values) == (kind != "linear")
+
+
+def test_kinds_of_a_range_narrow_it_further() -> None:
+    config = sweep("space.depth={low: 2, high: 4, kinds: [ae]}")
+    found = {(v["aligner.kind"], "aligner.depth" in v) for v in drawn(config)}
+    assert found == {("fc", False), ("ae", True)}
+
+
+def test_every_drawn_shape_can_be_built() -> None:
+    config = sweep("space.kind=[fc, ae, residual]", "space.hidden=[16, 64, 512]")
+    for values in drawn(config, 200):
+        names = {k.removeprefix("aligner."): v for k, v in values.items()}
+        shape = {k: names.get(k) for k in ("depth", "hidden", "dropout")}
+        build_aligner(str(names["kind"]), 8, **shape)  # type: ignore[arg-type]
+
+
+def test_the_same_seed_draws_the_same_trials() -> None:
+    assert drawn(sweep()) == drawn(sweep())
+
+
+def test_deepest_is_the_last_depth_that_can_be_built() -> None:
+    for kind, hidden in [("fc", 64), ("ae", 512), ("ae", 8)]:
+        depth = deepest(kind, hidden)
+        build_aligner(kind, 8, depth=depth, hidden=hidden)
+        with pytest.raises(ConfigError, match="fewer than 4 units"):
+            build_aligner(kind, 8, depth=depth + 2, hidden=hidden)
+
+
+def test_the_first_trials_are_the_papers() -> None:
+    config = sweep()
+    assert paper_points(config.space, config) == [
+        {
+            "aligner.kind": "fc",
+            "aligner.depth": 6,
+            "aligner.dropout": 0.5,
+            "aligner.learning_rate": 1e-4,
+        },
+        {"aligner.kind": "ae", "aligner.depth": 3, "aligner.learning_rate": 1e-4},
+    ]
+
+
+def test_a_default_outside_its_range_moves_to_the_nearest_end() -> None:
+    config = sweep("space.kind=", "aligner.kind=fc", "space.depth={low: 2, high: 4}")
+    assert paper_points(config.space, config)[0]["aligner.depth"] == 4
+
+
+def test_a_trials_values_make_a_pipeline_without_the_configured_kinds_shape() -> None:
+    config = sweep("aligner.kind=fc", "aligner.dropout=0.3", "aligner.depth=4")
+    values = pipeline_values(config, {"aligner.kind": "ae", "aligner.learning_rate": 0.01})
+    aligner = PipelineConfig.model_validate(values).aligner
+    assert (aligner.kind, aligner.dropout, aligner.depth) == ("ae", None, None)
+    assert aligner.learning_rate == 0.01
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("space.detph={low: 2, high: 3}", r"unknown key 'space.detph'; did you mean 'space.depth'"),
+        ("space.depth={low: 5, high: 3}", "low=5 is over high=3"),
+        ("space.learning_rate={low: 0, high: 1, log: true}", "has no logarithm"),
+        ("space.kind=[fx]", "space.kind"),
+        ("head.train=[head, aligner]", "frozen embeddings"),
+        ("stop_after=embed", "stop_after"),
+    ],
+)
+def test_a_bad_space_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sweep(override)
+
+
+def test_an_empty_space_is_named() -> None:
+    names = ("kind", "depth", "dropout", "learning_rate")
+    with pytest.raises(ConfigError, match="space is empty"):
+        sweep(*(f"space.{name}=" for name in names))
