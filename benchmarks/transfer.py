@@ -252,22 +252,42 @@ def _new_model(
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Mean and sample standard deviation over seeds, a line for each method and step 1."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    """For each study and setting, a line a method and aligner, a column a step 1.
+
+    A cell is the mean and sample standard deviation of accuracy over seeds, in points, and the
+    cosine of held-out pairs before and after the aligner; `f1` too where the task has it.
+    """
+    tables: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        key = tuple(row[k] for k in ("study", "pooling", "step3", "step1", "method", "aligner"))
-        groups.setdefault(key, []).append(row)
-    print("| study | pooling | step 3 | step 1 | method | aligner | score | accuracy | cosine |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for key, group in groups.items():
-        cells = [_mean([r["score"] for r in group]), _mean([r["accuracy"] for r in group])]
-        cosine = ""
-        if "cosine_after" in group[0]:
-            before, after = (
-                np.mean([r[f"cosine_{when}"] for r in group]) for when in ("before", "after")
-            )
-            cosine = f"{before:.2f} → {after:.2f}"
-        print("| " + " | ".join([*key, *cells, cosine]) + " |")
+        tables.setdefault((row["study"], row["pooling"], row["step3"]), []).append(row)
+    for (study, pooling, step3), own in tables.items():
+        steps = [step for step in ("none", "english", "both") if _having(own, step1=step)]
+        print(f"\n{study}, {pooling} pooling, step 3 trains {step3}\n")
+        print("| method | aligner | " + " | ".join(f"step 1: {step}" for step in steps) + " |")
+        print("|---" * (2 + len(steps)) + "|")
+        for method, aligner in dict.fromkeys((r["method"], r["aligner"]) for r in own):
+            cells = [
+                _cell(_having(own, step1=step, method=method, aligner=aligner)) for step in steps
+            ]
+            print("| " + " | ".join([method, aligner, *cells]) + " |")
+
+
+def _having(rows: Sequence[dict[str, Any]], **wanted: str) -> list[dict[str, Any]]:
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def _cell(group: Sequence[dict[str, Any]]) -> str:
+    if not group:
+        return ""
+    text = _mean([row["accuracy"] for row in group])
+    if any(row["score"] != row["accuracy"] for row in group):
+        text += f", F1 {_mean([row['score'] for row in group])}"
+    if "cosine_after" in group[0]:
+        before, after = (
+            np.mean([row[f"cosine_{when}"] for row in group]) for when in ("before", "after")
+        )
+        text += f" ({before:.2f} → {after:.2f})"
+    return text
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -293,7 +313,9 @@ def main() -> int:
     parser.add_argument("--tune-epochs", type=int, default=12, help="epochs of step 1 at most")
     parser.add_argument("--align-epochs", type=int, default=100, help="epochs of step 2 at most")
     parser.add_argument("--batch-size", type=int, default=16, help="rows a step, steps 2 and 3")
-    parser.add_argument("--out", type=Path, help="append the rows to this file, as JSON lines")
+    parser.add_argument(
+        "--out", type=Path, help="append to this file of JSON lines, print all of it"
+    )
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
@@ -326,7 +348,9 @@ def main() -> int:
                         out.write(json.dumps(row) + "\n")
             seconds = time.perf_counter() - start
             print(f"{study.name} seed {seed} step 1 {step1}: {seconds:.0f} s", file=sys.stderr)
-    print(f"{device.type}, {asdict(Settings())}")
+    if arguments.out:
+        rows = [json.loads(line) for line in arguments.out.read_text("utf-8").splitlines()]
+    print(f"{device.type}, {asdict(settings)}")
     print_table(rows)
     return 0
 

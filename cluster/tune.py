@@ -78,7 +78,7 @@ class Sweep:
             gain = self._gain(best, arrays)
             summary = self._summary(file, best, gain)
             if self.config.publish:
-                summary["models"], summary["results"] = self._publish(best)
+                summary |= self._published(best)
             summary["seconds"] = round(time.monotonic() - start, 3)
             self._report(file, gain, summary)
         return summary
@@ -174,7 +174,8 @@ class Sweep:
         if options.scheduler == "none":
             return FIFOScheduler()
         longest = self.pipeline.aligner.max_epochs + self.pipeline.head.max_epochs
-        return ASHAScheduler(
+        return _SparingASHA(
+            paper_points(self.config.space, self.pipeline),
             max_t=longest + 1,
             grace_period=min(options.grace_epochs, longest),
             reduction_factor=options.reduction_factor,
@@ -213,12 +214,13 @@ class Sweep:
             line.say(f"the best and the paper's defaults on {count} fresh seeds")
         return Gain(tuple(tuned), tuple(default))
 
-    def _publish(self, best: FrozenTrial) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _published(self, best: FrozenTrial) -> dict[str, Any]:
+        """Train the best values by the whole pipeline; what its summary says of the model."""
         values = pipeline_values(self.pipeline, best.params)
         config = PipelineConfig.model_validate(values)
         lineage = {"study": f"{self.folder}/study.journal#trial={best.number}"}
         summary = Pipeline(config, self.storage, self.console, parents=lineage).run()
-        return summary["models"], summary["results"]
+        return {name: summary[name] for name in ("models", "results", "chosen", "notes")}
 
     def _summary(self, file: StudyFile, best: FrozenTrial, gain: Gain | None) -> dict[str, Any]:
         trials = [t for t in file.study.get_trials(deepcopy=False) if is_spent(t)]
@@ -256,6 +258,19 @@ class Sweep:
         self.storage.write_bytes(key, dump_json(summary, indent=2).encode())
         keys = write_sweep_report(self.storage, f"{self.config.name}/sweep", result, facts)
         self.written = [self.storage.uri(k) for k in [key, f"{self.folder}/study.journal", *keys]]
+
+
+class _SparingASHA(ASHAScheduler):  # type: ignore[misc]
+    """ASHA that never stops the paper's defaults, so that no sweep ends below them."""
+
+    def __init__(self, spared: list[dict[str, Any]], **options: Any) -> None:
+        super().__init__(**options)
+        self.spared = spared
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+        """ASHA's decision, but for the defaults."""
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        return self.CONTINUE if trial.config in self.spared and not result["done"] else decision
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]

@@ -25,8 +25,8 @@ examples:
   python jobs/sweep.py --config my.yaml sweep.gpus_per_trial=0.1
   ray job submit -- python jobs/sweep.py
 
-A parameter set to nothing (space.dropout=) is not searched. Watch the study with
-optuna-dashboard: it is the file study.journal that the run names at its end.
+A range is {low, high}, with `log: true` to draw the exponent evenly and `kinds: [fc]` to draw it
+for some aligner kinds only. A parameter set to nothing (space.dropout=) is not searched.
 """
 
 

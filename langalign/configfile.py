@@ -139,6 +139,9 @@ def _show(default: Any) -> str:
         return "unset"
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, BaseModel):
+        set_values = default.model_dump(exclude_defaults=True)
+        return "{" + ", ".join(f"{key}: {_show(value)}" for key, value in set_values.items()) + "}"
     if isinstance(default, list):
         return "[" + ", ".join(str(item) for item in default) + "]"
     return str(default)

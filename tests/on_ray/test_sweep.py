@@ -50,6 +50,7 @@ def test_a_sweep_publishes_its_best_and_a_second_run_trains_nothing(
     summary = sweep(inputs, storage, *options)
     found = trials(storage, tmp_path)
     assert [t.params["aligner.kind"] for t in found[:2]] == ["fc", "ae"], "the paper's come first"
+    assert {t.state for t in found[:2]} == {TrialState.COMPLETE}, "and are never stopped early"
     assert sum(map(is_spent, found)) == TRIALS
     assert summary["best"]["score"] >= max(t.value or 0 for t in found[:2])
     assert len(summary["gain"]["best"]) == 2
