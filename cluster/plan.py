@@ -11,7 +11,7 @@ from langalign.errors import ConfigError
 from langalign.loop import FitOptions
 from langalign.storage import Storage
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "fit_options"]
 
 NO_ALIGNER = AlignerShape("none")
 
@@ -44,7 +44,7 @@ class Plan:
                 source=prefixes["source"],
                 target=prefixes["target"],
                 split=self.data.split("parallel"),
-                options=self._options(chosen),
+                options=fit_options(chosen, self.config.seed),
                 identity_weight=chosen.identity_weight,
             )
             for shape in self._shapes()
@@ -179,7 +179,7 @@ class Plan:
             train=train,
             held_out=held_out,
             tests=tests,
-            options=self._options(self.config.head),
+            options=fit_options(self.config.head, self.config.seed),
             dropout=self.config.head.dropout,
             train_aligner=trains_aligner,
         )
@@ -202,24 +202,26 @@ class Plan:
                 shapes.append(AlignerShape(kind, identity_pairs=chosen.identity_pairs))
         return shapes
 
-    def _options(self, section: TuneConfig | AlignerConfig | HeadConfig) -> FitOptions:
-        return FitOptions(
-            learning_rate=section.learning_rate,
-            batch_size=section.batch_size,
-            max_epochs=section.max_epochs,
-            patience=section.patience,
-            weight_decay=section.weight_decay,
-            seed=self.config.seed,
-        )
-
     def _tuning(
         self, section: TuneConfig | HeadConfig, tune: TuneConfig, *, dropout: float
     ) -> FineTuning:
         return FineTuning(
-            options=self._options(section),
+            options=fit_options(section, self.config.seed),
             warmup_fraction=tune.warmup_fraction,
             max_gradient_norm=tune.max_gradient_norm,
             precision=tune.precision,
             dropout=dropout,
             batch_tokens=self.config.encoder.batch_tokens,
         )
+
+
+def fit_options(section: TuneConfig | AlignerConfig | HeadConfig, seed: int) -> FitOptions:
+    """Optimiser and stopping rule of a step."""
+    return FitOptions(
+        learning_rate=section.learning_rate,
+        batch_size=section.batch_size,
+        max_epochs=section.max_epochs,
+        patience=section.patience,
+        weight_decay=section.weight_decay,
+        seed=seed,
+    )

@@ -16,12 +16,12 @@ import torch
 from ray import tune
 from torch import Tensor
 
+from cluster.plan import fit_options
 from cluster.prepare import RunData
 from cluster.study import SCORE
 from langalign.config import PipelineConfig
 from langalign.embeddings import EmbeddingSet
 from langalign.errors import LangAlignError
-from langalign.loop import FitOptions
 from langalign.outputs import StepOutput
 from langalign.searchspace import pipeline_values
 from langalign.stacking import StackShape, TrialData, TrialOptions, TrialStack
@@ -198,8 +198,8 @@ def _stack(
     )
     trials = [
         TrialOptions(
-            align=_options(aligner, seed),
-            head=_options(config.head, seed),
+            align=fit_options(aligner, seed),
+            head=fit_options(config.head, seed),
             dropout=aligner.dropout,
             head_dropout=config.head.dropout,
             identity_weight=aligner.identity_weight,
@@ -209,11 +209,6 @@ def _stack(
     data: TrialArrays = ray.get(arrays[config.encoder.pooling])
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     return TrialStack(shape, trials, data.tensors(aligner.direction), device)
-
-
-def _options(section: Any, seed: int) -> FitOptions:
-    names = ("learning_rate", "batch_size", "max_epochs", "patience", "weight_decay")
-    return FitOptions(**{name: getattr(section, name) for name in names}, seed=seed)
 
 
 def _assigned(resource: str) -> float:
