@@ -22,7 +22,7 @@ from torch import Tensor
 from langalign.classifier import AlignedHead, ClassificationHead
 from langalign.loop import FitOptions, Worker, seed_everything
 from langalign.stacked_steps import ALIGN_STEP, HEAD_STEP
-from langalign.stacking import StackShape, TrainedTrial, TrialData, TrialOptions, TrialStack
+from langalign.stacking import AlignerShape, TrainedTrial, TrialData, TrialOptions, TrialStack
 from langalign.training import Labelled, Pairs, fit_aligner, fit_head
 
 HELD_OUT = 200
@@ -54,16 +54,17 @@ def make_data(pairs: int, rows: int, width: int) -> TrialData:
     )
 
 
-def make_trials(count: int, shape: StackShape, epochs: int) -> list[TrialOptions]:
+def make_trials(count: int, kind: str, head_batch: int, epochs: int) -> list[TrialOptions]:
     """Trials around the defaults, each with another seed, rates and dropout."""
     trials = []
     for t in range(count):
         rate, seed = 1e-4 * 2 ** (t % 4), t
-        dropout = {"fc": 0.5, "ae": 0.0}[shape.kind] + 0.05 * (t % 3)
+        dropout = {"fc": 0.5, "ae": 0.0}[kind] + 0.05 * (t % 3)
         trials.append(
             TrialOptions(
-                FitOptions(rate, shape.align_batch_size, epochs, epochs, seed=seed),
-                FitOptions(rate, shape.head_batch_size, epochs, epochs, seed=seed),
+                AlignerShape(kind),
+                FitOptions(rate, 16, epochs, epochs, seed=seed),
+                FitOptions(rate, head_batch, epochs, epochs, seed=seed),
                 dropout=dropout,
             )
         )
@@ -71,20 +72,20 @@ def make_trials(count: int, shape: StackShape, epochs: int) -> list[TrialOptions
 
 
 def one_by_one(
-    shape: StackShape, trials: Sequence[TrialOptions], data: TrialData, device: torch.device
+    trials: Sequence[TrialOptions], data: TrialData, device: torch.device
 ) -> list[TrainedTrial]:
     """Each trial as the pipeline trains it."""
     trained = []
     worker = Worker(device=device)
     for options in trials:
         seed_everything(options.align.seed, ALIGN_STEP)
-        aligner = shape.build(data.width, options.dropout)
+        aligner = options.shape.build(data.width, options.dropout)
         aligned = fit_aligner(
             aligner, data.pairs, data.held_out_pairs, options=options.align, worker=worker
         )
         seed_everything(options.head.seed, HEAD_STEP)
         head = ClassificationHead(data.width, data.classes, dropout=options.head_dropout)
-        model = AlignedHead(aligner, head, direction=shape.direction)
+        model = AlignedHead(aligner, head, direction=data.direction)
         history = fit_head(
             model,
             data.rows,
@@ -98,10 +99,10 @@ def one_by_one(
 
 
 def stacked(
-    shape: StackShape, trials: Sequence[TrialOptions], data: TrialData, device: torch.device
+    trials: Sequence[TrialOptions], data: TrialData, device: torch.device
 ) -> list[TrainedTrial]:
     """All trials in one stack."""
-    stack = TrialStack(shape, trials, data, device)
+    stack = TrialStack(trials, data, device)
     while stack.live:
         stack.step()
     return [stack.finished[t] for t in range(len(trials))]
@@ -115,15 +116,14 @@ def measure(
 ) -> list[str]:
     """A row of the table."""
     data = make_data(arguments.pairs, arguments.rows, arguments.width).to(device)
-    shape = StackShape(kind, head_batch_size=arguments.head_batch)
-    trials = make_trials(count, shape, arguments.epochs)
+    trials = make_trials(count, kind, arguments.head_batch, arguments.epochs)
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     steps: dict[str, list[list[float]]] = {name: [] for name in WAYS}
     scores: dict[str, list[float]] = {}
     for _ in range(arguments.repeats):
         for name, way in WAYS.items():
             start = time.perf_counter()
-            trained = way(shape, trials, data, device)
+            trained = way(trials, data, device)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - start)

@@ -15,8 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import TrialState
-from ray.tune.result import TRAINING_ITERATION
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
 
 from langalign.errors import ConfigError, ObjectMissing
 from langalign.searchspace import Asker
@@ -25,6 +24,12 @@ from langalign.storage import Storage
 __all__ = ["SCORE", "StudyFile", "StudySearch", "is_spent"]
 
 SCORE = "score"
+# How a member of a bundle ended, in Optuna's words.
+_ENDS = {
+    "complete": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
 # A trial that a killed driver left running; its parameters are asked for again.
 INTERRUPTED = "interrupted: its parameters run again"
 
@@ -91,72 +96,90 @@ class StudyFile:
         self.storage.write_bytes(self.key, self.path.read_bytes())
 
 
-class StudySearch(OptunaSearch):  # type: ignore[misc]
-    """Ray Tune's OptunaSearch over a `StudyFile`, with stopped and failed trials told apart."""
+class StudySearch(Searcher):  # type: ignore[misc]
+    """Asks Optuna for bundles of up to `size` trials, and tells it what became of each trial."""
 
     def __init__(
         self,
         file: StudyFile,
         draw: Callable[[Asker], dict[str, Any]],
         points: Sequence[dict[str, Any]],
+        *,
         seed: int,
+        trials: int,
+        size: int,
     ) -> None:
+        super().__init__(metric=SCORE, mode="max")
+        self.file = file
+        self.draw = draw
+        self.left = trials
+        self.size = size
         # A sampler starts anew with each driver: the same seed would repeat its first draws.
         drawn = len(file.study.get_trials(deepcopy=False))
-        super().__init__(
-            draw,
-            metric=SCORE,
-            mode="max",
-            points_to_evaluate=list(points),
-            sampler=TPESampler(seed=seed + drawn),
+        self.study = optuna.load_study(
             study_name=file.study.study_name,
             storage=file.journal,
+            sampler=TPESampler(seed=seed + drawn),
         )
-        self.file = file
+        for point in points:
+            self.study.enqueue_trial(point)
+        self.bundles: dict[str, list[optuna.Trial]] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The values of a new trial, on storage before it runs."""
-        values: dict[str, Any] | None = super().suggest(trial_id)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The config of a new bundle, on storage before it runs."""
+        if not self.left:
+            return str(Searcher.FINISHED)
+        trials = [self.study.ask() for _ in range(min(self.size, self.left))]
+        self.left -= len(trials)
+        self.bundles[trial_id] = trials
+        members = [{"number": trial.number, "values": self.draw(trial)} for trial in trials]
         self.file.keep()
-        return values
+        return {"members": members}
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the study is all there is to keep, and Tune's own copy would be a pickle."""
 
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, as above."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as above."""
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Report an epoch's score, once: a trial whose worker died starts from its first again."""
-        trial = self._ot_trials[trial_id]
-        step = result[TRAINING_ITERATION]
-        reported = trial.study.trials[trial.number].intermediate_values
-        if step not in reported:
-            trial.report(result[SCORE], step)
+        """Report every member's epoch; tell the end of those that have ended."""
+        ended = [self._take(trial_id, member) for member in result["members"]]
+        if any(ended):
+            self.file.keep()
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna: complete with a score, pruned by the scheduler, or failed with a reason."""
-        if trial_id in self._completed_trials:
-            return
-        self._completed_trials.add(trial_id)
-        trial = self._ot_trials[trial_id]
-        state, value, reason = _outcome(result, error)
-        if reason:
-            trial.set_user_attr("reason", reason)
+        """The last epoch of a bundle, or its end by a fault."""
         if result:
-            for name in ("seconds", "epochs", "scores"):
-                if name in result:
-                    trial.set_user_attr(name, result[name])
-        self._ot_study.tell(trial, value, state=state)
+            self.on_trial_result(trial_id, result)
+        for trial in self.bundles.pop(trial_id, []):
+            if error and not self._state(trial).is_finished():
+                reason = "its worker process ended too often (sweep.max_failures)"
+                trial.set_user_attr("reason", reason)
+                self.study.tell(trial, state=TrialState.FAIL)
         self.file.keep()
 
+    def _take(self, bundle: str, member: dict[str, Any]) -> bool:
+        """One member's part of a result; returns whether it ended."""
+        trial = next(t for t in self.bundles[bundle] if t.number == member["number"])
+        if self._state(trial).is_finished():
+            # The bundle's worker died, and a new one trains all its members again.
+            return False
+        if member["state"] == "running":
+            if member["epochs"] not in self.study.trials[trial.number].intermediate_values:
+                trial.report(member[SCORE], member["epochs"])
+            return False
+        for name in ("reason", "seconds", "epochs", "scores"):
+            if name in member:
+                trial.set_user_attr(name, member[name])
+        value = float(member[SCORE]) if member["state"] == "complete" else None
+        self.study.tell(trial, value, state=_ENDS[member["state"]])
+        return True
 
-def _outcome(
-    result: dict[str, Any] | None, error: bool
-) -> tuple[TrialState, float | None, str | None]:
-    if error or result is None:
-        return TrialState.FAIL, None, "its worker process ended too often (sweep.max_failures)"
-    if result.get("reason"):
-        return TrialState.FAIL, None, str(result["reason"])
-    if not result.get("is_final"):
-        return TrialState.PRUNED, None, None
-    return TrialState.COMPLETE, float(result[SCORE]), None
+    def _state(self, trial: optuna.Trial) -> TrialState:
+        return self.study.get_trials(deepcopy=False)[trial.number].state

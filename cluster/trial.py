@@ -1,222 +1,161 @@
-"""One trial of a sweep: step 2, then step 3, on embeddings that all trials read from one place.
+"""Trials of a sweep that one process trains together: step 2, then step 3, on embeddings in memory.
 
-A trial is a Ray Tune `Trainable` whose process is used again by the next trial, and its seeds are
-trained as one stack: starting Python and torch takes longer than most trials.
+All trials of a group and all their seeds are one stack (`langalign.stacking`), whatever the shapes
+of their aligners.
 """
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import ray
 import torch
-from ray import tune
-from torch import Tensor
 
+from cluster.arrays import TrialArrays
 from cluster.plan import fit_options
-from cluster.prepare import RunData
-from cluster.study import SCORE
 from langalign.config import PipelineConfig
-from langalign.embeddings import EmbeddingSet
-from langalign.errors import LangAlignError
-from langalign.outputs import StepOutput
+from langalign.errors import TrainingError
 from langalign.searchspace import pipeline_values
-from langalign.stacking import StackShape, TrialData, TrialOptions, TrialStack
-from langalign.storage import Storage
-from langalign.training import Labelled, Pairs
+from langalign.stacking import TrialStack
+from langalign.trials import AlignerShape, TrialOptions, TrialReport
 
-__all__ = ["SweepTrial", "TrialArrays", "fit_seeds", "load_arrays"]
-
-
-@dataclass(frozen=True)
-class TrialArrays:
-    """Embeddings (N, D) and labels (N,) of a sweep, as NumPy arrays that Ray shares uncopied."""
-
-    source: np.ndarray
-    target: np.ndarray
-    held_out_source: np.ndarray
-    held_out_target: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
-    held_out: np.ndarray
-    held_out_labels: np.ndarray
-    held_out_is_target: bool
-    classes: int
-    metric: str
-
-    def tensors(self, direction: str) -> TrialData:
-        """The rows as `TrialStack` takes them, over the same memory."""
-        sides = _tensor(self.source), _tensor(self.target)
-        held_out = _tensor(self.held_out_source), _tensor(self.held_out_target)
-        turn = -1 if direction == "reverse" else 1
-        return TrialData(
-            pairs=Pairs(*sides[::turn]),
-            held_out_pairs=Pairs(*held_out[::turn]),
-            rows=Labelled(_tensor(self.rows), _tensor(self.labels), of_target=False),
-            held_out=Labelled(
-                _tensor(self.held_out), _tensor(self.held_out_labels), self.held_out_is_target
-            ),
-            classes=self.classes,
-            metric=self.metric,
-        )
+__all__ = ["TrialGroup", "TrialState", "assigned_device", "fetched", "fit_seeds", "trial_options"]
 
 
-def load_arrays(storage: Storage, data: RunData, prefixes: Mapping[str, str]) -> TrialArrays:
-    """Read the pairs, the English rows and the rows to choose on; test rows are never read.
+@dataclass
+class TrialState:
+    """Where a trial stands: epochs, and by seed the score on held-out translated rows.
 
-    Raises:
-        IntegrityError: a stored embedding is altered.
+    A score is a probe's while the aligner trains, then the head's best so far. `seconds` is the
+    trial's share of the time of its stack.
     """
 
-    def read(name: str, role: str, part: Any) -> Any:
-        ids = data.split(role).ids(part)
-        return EmbeddingSet(StepOutput(storage, prefixes[name])).load(ids)
+    live: set[int]
+    epochs: int = 0
+    seconds: float = 0.0
+    scores: dict[int, float] = field(default_factory=dict)
+    failure: str | None = None
 
-    rows = read("train", "train", "train")
-    target = read("target", "parallel", "held_out")
-    held_out = target if data.has_labelled_pairs else read("train", "train", "held_out")
-    return TrialArrays(
-        source=read("source", "parallel", "train").embeddings,
-        target=read("target", "parallel", "train").embeddings,
-        held_out_source=read("source", "parallel", "held_out").embeddings,
-        held_out_target=target.embeddings,
-        rows=rows.embeddings,
-        labels=rows.labels,
-        held_out=held_out.embeddings,
-        held_out_labels=held_out.labels,
-        held_out_is_target=data.has_labelled_pairs,
-        classes=len(data.task.labels),
-        metric=data.task.metric,
-    )
+    @property
+    def score(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(list(self.scores.values())))
+
+    def take(self, seed: int, report: TrialReport, seconds: float) -> None:
+        """Note what an epoch gave one seed."""
+        self.seconds += seconds
+        self.scores[seed] = report.value
+        if report.is_finished:
+            self.live.discard(seed)
+        if report.failure:
+            self.failure = f"seed {seed}: {report.failure}"
 
 
-class SweepTrial(tune.Trainable):  # type: ignore[misc]
-    """Trains the seeds of one trial as a stack; each `step` is one epoch of all of them.
+class TrialGroup:
+    """Trials by number, in one stack for each pooling; a trial that fails leaves it alone."""
 
-    A result holds `score`, the mean over seeds of the task metric on held-out translated rows (a
-    probe's while an aligner trains), and `is_final`, whether it is the trial's own. A trial whose
-    loss is not finite, or that has no memory, ends with a `reason` in place of a score.
-    """
-
-    def setup(
+    def __init__(
         self,
-        config: dict[str, Any],
-        arrays: dict[str, Any],
-        pipeline: PipelineConfig,
+        trials: Mapping[int, Mapping[str, Any]],
         seeds: Sequence[int],
+        *,
+        pipeline: PipelineConfig,
+        arrays: Mapping[str, TrialArrays],
+        device: torch.device,
     ) -> None:
-        """`arrays` holds a reference to TrialArrays for each pooling."""
-        # A fraction of a core still is one thread: more would take the other trials' cores.
-        torch.set_num_threads(max(1, int(_assigned("CPU"))))
-        self.arrays = arrays
-        self.pipeline = pipeline
-        self.seeds = list(seeds)
-        self.reset_config(config)
+        """`trials` are values by config key, `arrays` the embeddings by pooling.
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take on another trial in the same process."""
-        self.values = dict(new_config)
-        self.stack: TrialStack | None = None
-        self.scores: dict[int, float] = {}
-        self.seconds = 0.0
-        return True
+        Raises:
+            LangAlignError: values that make no aligner, as a depth that its kind does not have.
+        """
+        self.states = {number: TrialState(set(seeds)) for number in trials}
+        named: dict[str, list[tuple[int, int]]] = {}
+        options: dict[str, list[TrialOptions]] = {}
+        for number, values in trials.items():
+            config = PipelineConfig.model_validate(pipeline_values(pipeline, values))
+            pooling = config.encoder.pooling
+            named.setdefault(pooling, []).extend((number, seed) for seed in seeds)
+            options.setdefault(pooling, []).extend(trial_options(config, seed) for seed in seeds)
+        direction = pipeline.aligner.direction
+        self._stacks = [
+            (TrialStack(options[pooling], arrays[pooling].tensors(direction), device), names)
+            for pooling, names in named.items()
+        ]
 
-    def step(self) -> dict[str, Any]:
-        """One epoch."""
-        start = time.perf_counter()
-        try:
-            self._epoch()
-        except (LangAlignError, MemoryError, RuntimeError) as error:
-            # torch raises RuntimeError where memory ends; the trial ends, the sweep does not.
-            return self._failed(f"{type(error).__name__}: {str(error).splitlines()[0]}")
-        self.seconds += time.perf_counter() - start
-        assert self.stack is not None
-        if self.failure:
-            return self._failed(self.failure)
-        is_final = len(self.stack.finished) == len(self.seeds)
-        return {
-            SCORE: float(np.mean([self.scores[i] for i in range(len(self.seeds))])),
-            "is_final": is_final,
-            "done": is_final,
-            "seconds": self.seconds,
-            "epochs": self.iteration + 1,
-            "scores": [self.scores[i] for i in range(len(self.seeds))],
-        }
+    @property
+    def live(self) -> list[int]:
+        """The trials that the next step trains."""
+        return [number for number, state in self.states.items() if state.live]
 
-    def _epoch(self) -> None:
-        if self.stack is None:
-            self.failure: str | None = None
-            self.stack = _stack(self.pipeline, self.values, self.arrays, self.seeds)
-        for report in self.stack.step():
-            self.failure = self.failure or report.failure
-            self.scores[report.trial] = report.value
+    def step(self) -> None:
+        """One epoch of every live trial."""
+        live = self.live
+        for stack, names in self._stacks:
+            start = time.perf_counter()
+            reports = stack.step()
+            seconds = (time.perf_counter() - start) / max(1, len(reports))
+            for report in reports:
+                number, seed = names[report.trial]
+                self.states[number].take(seed, report, seconds)
+        for number in live:
+            self.states[number].epochs += 1
+            if self.states[number].failure:
+                self.drop(number)
 
-    def _failed(self, reason: str) -> dict[str, Any]:
-        # The lowest score there is: a NaN would blind the scheduler's percentiles.
-        return {SCORE: 0.0, "is_final": False, "done": True, "reason": reason}
+    def drop(self, number: int) -> None:
+        """Take a trial out, with all its seeds."""
+        for stack, names in self._stacks:
+            for index in stack.live:
+                if names[index][0] == number:
+                    stack.drop(index)
+        self.states[number].live.clear()
 
 
 def fit_seeds(
     values: Mapping[str, Any],
     seeds: Sequence[int],
     *,
-    arrays: dict[str, Any],
+    arrays: Mapping[str, Any],
     pipeline: PipelineConfig,
 ) -> list[float]:
     """The score of every seed on held-out translated rows, with no scheduler in between.
 
+    Runs as a Ray task; `arrays` holds references.
+
     Raises:
         TrainingError: a seed's loss is not finite.
     """
-    stack = _stack(pipeline, values, arrays, seeds)
-    while len(stack.finished) < len(seeds):
-        for report in stack.step():
-            if report.failure:
-                raise LangAlignError(f"seed {seeds[report.trial]}: {report.failure}")
-    return [stack.finished[i].score for i in range(len(seeds))]
-
-
-def _stack(
-    pipeline: PipelineConfig,
-    values: Mapping[str, Any],
-    arrays: dict[str, Any],
-    seeds: Sequence[int],
-) -> TrialStack:
-    config = PipelineConfig.model_validate(pipeline_values(pipeline, values))
-    aligner = config.aligner
-    shape = StackShape(
-        kind=aligner.kind,
-        depth=aligner.depth,
-        hidden=aligner.hidden,
-        direction=aligner.direction,
-        identity_pairs=aligner.identity_pairs,
-        align_batch_size=aligner.batch_size,
-        head_batch_size=config.head.batch_size,
+    group = TrialGroup(
+        {0: values}, seeds, pipeline=pipeline, arrays=fetched(arrays), device=assigned_device()
     )
-    trials = [
-        TrialOptions(
-            align=fit_options(aligner, seed),
-            head=fit_options(config.head, seed),
-            dropout=aligner.dropout,
-            head_dropout=config.head.dropout,
-            identity_weight=aligner.identity_weight,
-        )
-        for seed in seeds
-    ]
-    data: TrialArrays = ray.get(arrays[config.encoder.pooling])
-    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    return TrialStack(shape, trials, data.tensors(aligner.direction), device)
+    while group.live:
+        group.step()
+    state = group.states[0]
+    if state.failure:
+        raise TrainingError(state.failure)
+    return [state.scores[seed] for seed in seeds]
 
 
-def _assigned(resource: str) -> float:
-    return float(ray.get_runtime_context().get_assigned_resources().get(resource, 0))
+def fetched(arrays: Mapping[str, Any]) -> dict[str, TrialArrays]:
+    """The arrays behind references, read where Ray keeps them."""
+    return {pooling: ray.get(reference) for pooling, reference in arrays.items()}
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    with warnings.catch_warnings():
-        # Ray's arrays are read-only, and nothing here writes into them.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+def assigned_device() -> torch.device:
+    """The GPU, or share of one, that Ray gave this process; else the CPU."""
+    return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+
+
+def trial_options(config: PipelineConfig, seed: int) -> TrialOptions:
+    """What a stack has to know of a trial with this config."""
+    aligner = config.aligner
+    return TrialOptions(
+        AlignerShape(aligner.kind, aligner.depth, aligner.hidden, aligner.identity_pairs),
+        align=fit_options(aligner, seed),
+        head=fit_options(config.head, seed),
+        dropout=aligner.dropout,
+        head_dropout=config.head.dropout,
+        identity_weight=aligner.identity_weight,
+    )

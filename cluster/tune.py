@@ -1,9 +1,10 @@
 """The sweep: Ray Tune with Optuna over aligner settings, on embeddings that are made once.
 
-Embeddings go into the object store once and every trial reads them there. Tune asks Optuna for
-values, starts as many trials as the cluster's free resources hold (more when nodes join), and
-stops poor ones; the study on storage is what a second run goes on from. The best values are then
-compared with the paper's defaults on fresh seeds, trained by the pipeline and published.
+Embeddings go into the object store once and every trial reads them there. Tune asks Optuna for the
+values of a few trials at a time and trains those in one process as one stack; as many such bundles
+run as the cluster's free resources hold (more when nodes join), and poor trials are stopped. The
+study on storage is what a second run goes on from. The best values are then compared with the
+paper's defaults on fresh seeds, trained by the pipeline and published.
 """
 
 import os
@@ -22,12 +23,14 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from rich.console import Console
 
 from cluster import session
+from cluster.arrays import load_arrays
+from cluster.bundle import MemberScheduler, TrialBundle, Verdicts
 from cluster.display import Display
 from cluster.monitor import Progress
 from cluster.pipeline import Pipeline
 from cluster.prepare import RunData
 from cluster.study import SCORE, StudyFile, StudySearch, is_spent
-from cluster.trial import SweepTrial, fit_seeds, load_arrays
+from cluster.trial import fit_seeds
 from langalign.config import PipelineConfig
 from langalign.errors import TrainingError
 from langalign.outputs import digest_of
@@ -73,7 +76,7 @@ class Sweep:
             file = StudyFile(self.storage, f"{self.folder}/study.journal", self.config.name, folder)
             data, arrays = self._embedded()
             file.claim(self._identity(data))
-            self._search(file, arrays, folder)
+            self._searched(file, arrays, folder)
             best = self._best(file)
             gain = self._gain(best, arrays)
             summary = self._summary(file, best, gain)
@@ -82,6 +85,62 @@ class Sweep:
             summary["seconds"] = round(time.monotonic() - start, 3)
             self._report(file, gain, summary)
         return summary
+
+    def search(
+        self,
+        file: StudyFile,
+        arrays: dict[str, Any],
+        folder: Path,
+        points: list[dict[str, Any]],
+        trials: int,
+    ) -> None:
+        """Have Tune run `trials` trials, of which `points` are the first.
+
+        `arrays` holds a reference to TrialArrays for each pooling, `folder` is a temporary one.
+        """
+        options, space, aligner = self.config.sweep, self.config.space, self.pipeline.aligner
+        verdicts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Verdicts).remote()
+        bundle = tune.with_parameters(
+            TrialBundle,
+            arrays=arrays,
+            pipeline=self.pipeline,
+            seeds=range(self.config.seed, self.config.seed + options.seeds),
+            verdicts=verdicts,
+        )
+        resources = {"cpu": options.cpus_per_stack, "gpu": options.gpus_per_stack}
+        size = min(options.stack, options.max_concurrent or options.stack)
+        search = StudySearch(
+            file,
+            lambda asker: suggest(asker, space, aligner),
+            points,
+            seed=self.config.seed,
+            trials=trials,
+            size=size,
+        )
+        # Tune's own files stay on this machine for the time of the run: they are pickles, and
+        # the study holds all that the next run needs.
+        os.environ.update(TUNE_VARIABLES)
+        tune.Tuner(
+            tune.with_resources(bundle, resources),
+            tune_config=tune.TuneConfig(
+                metric=SCORE,
+                mode="max",
+                search_alg=search,
+                scheduler=self._scheduler(verdicts),
+                num_samples=-(-trials // size),
+                max_concurrent_trials=(options.max_concurrent or 0) // size or None,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(folder / "tune"),
+                failure_config=tune.FailureConfig(max_failures=options.max_failures),
+                # A trial takes seconds to minutes; one that is disturbed starts again.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[_Watch(file, self.display, options.trials)],
+                verbose=0,
+            ),
+        ).fit()
 
     def _embedded(self) -> tuple[RunData, dict[str, Any]]:
         """The data of the run, and a reference to its arrays for each pooling."""
@@ -107,7 +166,7 @@ class Sweep:
             "space": digest_of(self.config.space.model_dump()),
         }
 
-    def _search(self, file: StudyFile, arrays: dict[str, Any], folder: Path) -> None:
+    def _searched(self, file: StudyFile, arrays: dict[str, Any], folder: Path) -> None:
         options = self.config.sweep
         points = file.interrupted()
         done = file.spent()
@@ -118,68 +177,24 @@ class Sweep:
                 line.found(f"{done} trials")
             return
         with self.display.step("search") as line:
-            self._tune(file, arrays, folder, points, options.trials - done)
+            self.search(file, arrays, folder, points, options.trials - done)
             counts = [f"{done} from before"] if done else []
             line.say(", ".join([f"{file.spent()} trials", *counts]))
         if file.spent() < options.trials:
             sweep_tables(read_sweep(file.study), self.console)
             raise KeyboardInterrupt
 
-    def _tune(
-        self,
-        file: StudyFile,
-        arrays: dict[str, Any],
-        folder: Path,
-        points: list[dict[str, Any]],
-        trials: int,
-    ) -> None:
-        options, space, aligner = self.config.sweep, self.config.space, self.pipeline.aligner
-        trial = tune.with_parameters(
-            SweepTrial,
-            arrays=arrays,
-            pipeline=self.pipeline,
-            seeds=range(self.config.seed, self.config.seed + options.seeds),
-        )
-        resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
-        search = StudySearch(
-            file, lambda asker: suggest(asker, space, aligner), points, self.config.seed
-        )
-        # Tune's own files stay on this machine for the time of the run: they are pickles, and
-        # the study holds all that the next run needs.
-        os.environ.update(TUNE_VARIABLES)
-        tune.Tuner(
-            tune.with_resources(trial, resources),
-            tune_config=tune.TuneConfig(
-                metric=SCORE,
-                mode="max",
-                search_alg=search,
-                scheduler=self._scheduler(),
-                num_samples=trials,
-                max_concurrent_trials=options.max_concurrent,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=str(folder / "tune"),
-                failure_config=tune.FailureConfig(max_failures=options.max_failures),
-                # A trial takes seconds to minutes; one that is disturbed starts again.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_Watch(file, self.display, options.trials)],
-                verbose=0,
-            ),
-        ).fit()
-
-    def _scheduler(self) -> Any:
+    def _scheduler(self, verdicts: Any) -> Any:
         options = self.config.sweep
         if options.scheduler == "none":
             return FIFOScheduler()
         longest = self.pipeline.aligner.max_epochs + self.pipeline.head.max_epochs
-        return _SparingASHA(
-            paper_points(self.config.space, self.pipeline),
+        asha = ASHAScheduler(
             max_t=longest + 1,
             grace_period=min(options.grace_epochs, longest),
             reduction_factor=options.reduction_factor,
         )
+        return MemberScheduler(asha, verdicts, paper_points(self.config.space, self.pipeline))
 
     def _best(self, file: StudyFile) -> FrozenTrial:
         trials = file.study.get_trials(deepcopy=False)
@@ -200,7 +215,7 @@ class Sweep:
         # The paper's point of the kind that the config names, by the config's own values.
         paper: dict[str, Any] = {"aligner.kind": self.pipeline.aligner.kind}
         options = self.config.sweep
-        fit = ray.remote(num_cpus=options.cpus_per_trial, num_gpus=options.gpus_per_trial)(
+        fit = ray.remote(num_cpus=options.cpus_per_stack, num_gpus=options.gpus_per_stack)(
             fit_seeds
         )
         seeds = [self.config.seed + FRESH_SEEDS + i for i in range(count)]
@@ -258,19 +273,6 @@ class Sweep:
         self.storage.write_bytes(key, dump_json(summary, indent=2).encode())
         keys = write_sweep_report(self.storage, f"{self.config.name}/sweep", result, facts)
         self.written = [self.storage.uri(k) for k in [key, f"{self.folder}/study.journal", *keys]]
-
-
-class _SparingASHA(ASHAScheduler):  # type: ignore[misc]
-    """ASHA that never stops the paper's defaults, so that no sweep ends below them."""
-
-    def __init__(self, spared: list[dict[str, Any]], **options: Any) -> None:
-        super().__init__(**options)
-        self.spared = spared
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
-        """ASHA's decision, but for the defaults."""
-        decision: str = super().on_trial_result(tune_controller, trial, result)
-        return self.CONTINUE if trial.config in self.spared and not result["done"] else decision
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]

@@ -6,6 +6,7 @@ again, and one that was cut short goes on from its last checkpoint.
 """
 
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.train import CheckpointUploadMode
 
 from cluster.checkpoints import keep_state, kept_state
 from cluster.monitor import Progress
-from langalign.errors import LangAlignError, TrainingError
+from langalign.errors import LangAlignError
 from langalign.loop import EpochReport, Worker, all_sum
 from langalign.outputs import StepOutput, digest_of
 from langalign.storage import Storage
@@ -29,6 +31,10 @@ __all__ = ["Unit", "UnitWork", "train_units"]
 
 POST_INTERVAL_S = 0.2
 Value = TypeVar("Value")
+
+
+class _OtherWorkerFailed(Exception):
+    """Ends the work where nothing is wrong; the worker that failed says why."""
 
 
 class Unit(ABC):
@@ -95,7 +101,7 @@ class UnitWork:
         if problem is not None:
             raise problem
         if failed.item():
-            raise TrainingError(f"{self.label}: another worker failed; its message says why")
+            raise _OtherWorkerFailed
         return result[0]
 
     def finish(self, write: Callable[[], dict[str, Any]], info: dict[str, Any]) -> None:
@@ -117,26 +123,24 @@ class UnitWork:
         # The first worker's clock decides, so that all of them report together.
         is_due = self.is_first and now - self._last_checkpoint >= self.checkpoint_interval_s
         if all_sum(torch.tensor(float(is_due), device=self.worker.device)).item():
-            self.together(lambda: self._checkpoint(report, save))
+            # Ray's report waits for all workers, so what can fail alone comes before it.
+            checkpoint = self.together(lambda: self._keep(save) if self.is_first else None)
+            ray.train.report(
+                {"unit": self.label, "epoch": report.epoch, "score": report.score},
+                checkpoint=checkpoint,
+                checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+            )
             self._last_checkpoint = time.monotonic()
 
-    def _checkpoint(self, report: EpochReport, save: Callable[[Path], None]) -> None:
-        metrics = {"unit": self.label, "epoch": report.epoch, "score": report.score}
-        if not self.is_first:
-            ray.train.report(metrics)
-            return
+    def _keep(self, save: Callable[[Path], None]) -> ray.train.Checkpoint:
+        """Store a checkpoint below the run's folder, where Ray Train deletes old ones."""
         run = ray.train.get_context().get_storage()
+        key = run.build_checkpoint_path_from_name(f"checkpoint-{uuid.uuid4().hex}")
         with TemporaryDirectory() as folder:
             state = Path(folder) / "state"
             save(state)
-
-            def upload(_: Any, name: str) -> Any:
-                key = run.build_checkpoint_path_from_name(name)
-                keep_state(self.storage, key, state, self.output.prefix)
-                return ray.train.Checkpoint(key, filesystem=run.storage_filesystem)
-
-            local = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=local, checkpoint_upload_fn=upload)
+            keep_state(self.storage, key, state, self.output.prefix)
+        return ray.train.Checkpoint(key, filesystem=run.storage_filesystem)
 
 
 def train_units(config: dict[str, Any]) -> None:
@@ -175,3 +179,5 @@ def train_units(config: dict[str, Any]) -> None:
                 )
         except LangAlignError as error:
             ray.get(config["monitor"].fail.remote(error))
+        except _OtherWorkerFailed:
+            return

@@ -22,7 +22,7 @@ examples:
   python jobs/sweep.py                                    the embedded demo
   python jobs/sweep.py sweep.trials=64 sweep.seeds=3      more trials, each the mean of 3 seeds
   python jobs/sweep.py 'space.kind=[fc]' 'space.depth={low: 2, high: 6}' space.dropout=
-  python jobs/sweep.py --config my.yaml sweep.gpus_per_trial=0.1
+  python jobs/sweep.py --config my.yaml sweep.gpus_per_stack=0.1 sweep.stack=16
   ray job submit -- python jobs/sweep.py
 
 A range is {low, high}, with `log: true` to draw the exponent evenly and `kinds: [fc]` to draw it

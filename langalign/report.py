@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from langalign.figures import COLOURS, DPI, MISSING, WIDTH_INCHES, tidy
+
 __all__ = [
     "confusion_table",
     "dump_json",
@@ -47,12 +49,8 @@ _METHODS = tuple(_LABELS)
 _ALIGNERS = ("fc", "ae", "residual", "linear", "procrustes", "none")
 # In this order the first one present is the task's metric; accuracy then stands beside it.
 _METRICS = {"f1": "F1", "macro_f1": "macro F1", "accuracy": "accuracy"}
-_NONE = "–"
-# Okabe and Ito's palette without its yellow; line styles tell the units apart in greyscale.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# They tell the units apart in greyscale.
 _LINES = ("-", "--", "-.", ":")
-_WIDTH_INCHES = 8.0
-_DPI = 150  # 8 inches: 1200 px
 
 
 def dump_json(value: Any, *, indent: int | None = None) -> str:
@@ -168,7 +166,7 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
             steps.setdefault(step, {})[rest or step] = history
     if not steps:
         return None
-    figure = Figure(figsize=(_WIDTH_INCHES, 2.7 * len(steps) + 0.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, 2.7 * len(steps) + 0.3), layout="constrained")
     grid = figure.subplots(len(steps), 2, squeeze=False)
     for axes, (step, units) in zip(grid, steps.items(), strict=True):
         _draw_step(axes[0], axes[1], step, units)
@@ -188,7 +186,7 @@ def plot_comparison(summary: Summary, path: Path) -> Path | None:
     languages = _languages(lines)
     bars = {name: [x for x in lines if x.language == name] for name in languages}
     heights = [len(bars[name]) + 2 for name in languages]
-    figure = Figure(figsize=(_WIDTH_INCHES, 0.36 * sum(heights) + 0.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, 0.36 * sum(heights) + 0.6), layout="constrained")
     grid = figure.subplots(len(languages), 1, squeeze=False, height_ratios=heights)
     for row, (language, drawn) in zip(grid, bars.items(), strict=True):
         _draw_bars(row[0], drawn, metric)
@@ -229,7 +227,7 @@ def _languages(lines: Sequence[_Line]) -> list[str]:
 
 def _points(values: Sequence[float]) -> str:
     if not values:
-        return _NONE
+        return MISSING
     mean = f"{100 * statistics.fmean(values):.1f}"
     return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
@@ -237,7 +235,7 @@ def _points(values: Sequence[float]) -> str:
 def _gain(line: _Line, lines: Sequence[_Line], metric: str) -> str:
     base = _english(lines, line.language, metric)
     if base is None or line.method == "english" or metric not in line.scores:
-        return _NONE
+        return MISSING
     return f"{100 * (statistics.fmean(line.scores[metric]) - base):+.1f}"
 
 
@@ -256,7 +254,7 @@ def _cosine(summary: Summary, line: _Line, when: str) -> str:
         if (row["method"], row["aligner"], row["split"], row["metric"]) == key
         and row["language"] == line.language
     ]
-    return f"{statistics.fmean(values):.3f}" if values else _NONE
+    return f"{statistics.fmean(values):.3f}" if values else MISSING
 
 
 # --- drawing ----------------------------------------------------------------------------------
@@ -287,7 +285,7 @@ def _draw_step(
         axes.set_xlim(-0.5, longest - 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(color="#dddddd", linewidth=0.6)
-        _tidy(axes)
+        tidy(axes)
     right.legend(
         loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=8, handlelength=3.2
     )
@@ -299,7 +297,7 @@ def _unit_label(unit: str) -> str:
 
 
 def _styles() -> Iterator[tuple[str, str]]:
-    return zip(cycle(_LINES), cycle(_COLOURS), strict=False)
+    return zip(cycle(_LINES), cycle(COLOURS), strict=False)
 
 
 def _draw_bars(axes: Axes, lines: Sequence[_Line], metric: str) -> None:
@@ -336,15 +334,10 @@ def _draw_bars(axes: Axes, lines: Sequence[_Line], metric: str) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 112)
     axes.set_xticks(range(0, 101, 20))
-    _tidy(axes)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
+    tidy(axes)
 
 
 def _save(figure: Figure, path: Path) -> Path:
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=_DPI, format="png")
+    figure.savefig(path, dpi=DPI, format="png")
     return path

@@ -126,8 +126,15 @@ class SearchConfig(Section):
     scheduler: Literal["asha", "none"] = Field("asha", description="asha: stop poor trials early")
     grace_epochs: int = Field(8, gt=0, description="epochs every trial gets (asha)")
     reduction_factor: int = Field(3, gt=1, description="one in so many goes on at a rung (asha)")
-    cpus_per_trial: float = Field(1, gt=0, description="CPU cores of a trial")
-    gpus_per_trial: float = Field(0, ge=0, description="GPUs of a trial; 0.1: ten on one GPU")
+    stack: int = Field(
+        4,
+        gt=0,
+        description="trials that one process trains as one; more: faster, drawn less wisely",
+    )
+    cpus_per_stack: float = Field(1, gt=0, description="CPU cores of such a process")
+    gpus_per_stack: float = Field(
+        0, ge=0, description="GPUs of such a process; 0.1: ten processes on one GPU"
+    )
     max_concurrent: int | None = Field(
         None, gt=0, description="trials at once; unset: as many as the cluster holds, as it grows"
     )

@@ -15,9 +15,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from langalign.aligners import build_aligner
+from langalign.aligners import Aligner, build_aligner
+from langalign.classifier import ClassificationHead
 
-__all__ = ["NetworkLayout", "StackedNetwork", "aligner_layout", "head_layout"]
+__all__ = ["NetworkLayout", "StackedNetwork", "aligner_layout", "head_layout", "layout_of"]
 
 Masks = dict[int, Tensor]
 
@@ -58,15 +59,22 @@ def aligner_layout(
     """The layout of the learned aligners that `build_aligner` makes from these arguments."""
     # Built with dropout, so that the sites are there; trials that drop nothing skip them.
     with torch.device("meta"):
-        aligner = build_aligner(kind, width, depth=depth, hidden=hidden, dropout=0.5)
+        return layout_of(build_aligner(kind, width, depth=depth, hidden=hidden, dropout=0.5))
+
+
+def layout_of(module: nn.Module) -> NetworkLayout:
+    """The layout of a learned aligner, or of a head."""
+    if isinstance(module, ClassificationHead):
+        return head_layout(module.dense.in_features, module.out_proj.out_features)
+    assert isinstance(module, Aligner), f"{type(module).__name__} is no chain of linear layers"
     sizes: list[tuple[int, int]] = []
     sites: list[int] = []
-    for layer in cast(nn.Sequential, aligner.layers):
+    for layer in cast(nn.Sequential, module.layers):
         if isinstance(layer, nn.Linear):
             sizes.append((layer.in_features, layer.out_features))
         elif isinstance(layer, nn.Dropout):
             sites.append(len(sizes))
-    return NetworkLayout(tuple(sizes), "relu", tuple(sites), is_residual=kind == "residual")
+    return NetworkLayout(tuple(sizes), "relu", tuple(sites), is_residual=module.kind == "residual")
 
 
 def head_layout(width: int, classes: int) -> NetworkLayout:

@@ -3,6 +3,7 @@
 Shapes: K trials, N training rows, H held-out rows, D embedding width.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,9 +16,9 @@ from langalign.loop import seed_everything
 from langalign.stacked_fit import Member, StackedFit, cross_entropy, squared_error
 from langalign.stacked_network import StackedNetwork, aligner_layout, head_layout
 from langalign.training import Labelled, Pairs
-from langalign.trials import Phase, StackShape, TrialData, TrialOptions
+from langalign.trials import AlignerShape, Phase, TrialData, TrialOptions
 
-__all__ = ["StackedAligners", "StackedHeads"]
+__all__ = ["StackedAligners", "StackedHeads", "probe"]
 
 # The second number of the seed of first weights, as in the pipeline's steps 2 and 3.
 ALIGN_STEP, HEAD_STEP = 2, 3
@@ -26,23 +27,20 @@ PROBE_ROWS, PROBE_EPOCHS = 2048, 3
 
 
 class StackedAligners(StackedFit):
-    """Step 2; a trial's score is that of a probe: a new head, trained shortly, on its aligner."""
+    """Step 2 of trials whose aligners have one shape."""
 
     phase: Phase = "align"
 
-    def __init__(self, shape: StackShape, data: TrialData) -> None:
+    def __init__(self, shape: AlignerShape, batch_size: int, data: TrialData) -> None:
         self.shape = shape
         self.data = data
         self.pairs = _with_identity(data.pairs, shape)
         self.held_out_pairs = _with_identity(data.held_out_pairs, shape)
-        self.probed = replace(data, rows=_sample(data.rows, PROBE_ROWS))
-        self._options: dict[int, TrialOptions] = {}
         layout = aligner_layout(shape.kind, data.width, depth=shape.depth, hidden=shape.hidden)
-        super().__init__(layout, squared_error, self.pairs.target, shape.align_batch_size)
+        super().__init__(layout, squared_error, self.pairs.target, batch_size)
 
     def member(self, trial: int, options: TrialOptions) -> Member:
         """A trial with the first weights that its seed gives."""
-        self._options[trial] = options
         seed_everything(options.align.seed, ALIGN_STEP)
         aligner = self.shape.build(self.data.width, options.dropout).to(self.targets.device)
         weights = self.targets.new_ones(len(self.targets))
@@ -59,46 +57,30 @@ class StackedAligners(StackedFit):
         )
 
     @torch.no_grad()
-    def figures(self) -> list[tuple[float, float]]:
-        """Each member's negative MSE on held-out pairs, and its probe's score."""
+    def validation(self) -> list[float]:
+        """Each member's negative MSE on held-out pairs: what ends the step."""
         errors: list[float] = []
         for rows, network in self.blocks():
             missed = self.held_out_outputs(rows, network) - self.held_out_pairs.target
             errors += missed.double().square().mean((1, 2)).tolist()
-        return [(-error, score) for error, score in zip(errors, self._probe(), strict=True)]
-
-    def _probe(self) -> list[float]:
-        """Scores of new heads: each trial's own, but trained on fewer rows and epochs."""
-        heads = StackedHeads(self.shape, self.probed)
-        for rows, network in self.blocks():
-            inputs = heads.inputs(_AlignersOf(network, maps_own_space=self.shape.identity_pairs))
-            for member, *mine in zip(self.members[rows], *inputs, strict=True):
-                heads.admit([heads.member(member.trial, self._options[member.trial], *mine)])
-        scores: list[float] = []
-        for _ in range(PROBE_EPOCHS):
-            losses = heads.train_epoch()
-            scores = [score for score, _ in heads.figures()]
-            for row, loss in enumerate(losses):
-                heads.record(row, loss, scores[row], seconds=0.0)
-        return scores
+        return [-error for error in errors]
 
 
 class StackedHeads(StackedFit):
-    """Step 3: a new head for each trial, through its frozen aligner."""
+    """Step 3: a new head for each trial, through its frozen aligner, of whatever shape."""
 
     phase: Phase = "head"
 
-    def __init__(self, shape: StackShape, data: TrialData) -> None:
-        self.shape = shape
+    def __init__(self, batch_size: int, data: TrialData) -> None:
         self.data = data
         layout = head_layout(data.width, data.classes)
-        super().__init__(layout, cross_entropy, data.rows.labels, shape.head_batch_size)
+        super().__init__(layout, cross_entropy, data.rows.labels, batch_size)
 
     @torch.no_grad()
     def inputs(self, aligner: Aligner) -> tuple[Tensor, Tensor]:
         """What a head reads for the training rows (N, D) and the held-out rows (H, D)."""
         aligner.requires_grad_(False).eval()
-        direction, rows, held_out = self.shape.direction, self.data.rows, self.data.held_out
+        direction, rows, held_out = self.data.direction, self.data.rows, self.data.held_out
         return (
             aligner.head_input(rows.embeddings, direction=direction, of_target=rows.of_target),
             aligner.head_input(
@@ -123,13 +105,38 @@ class StackedHeads(StackedFit):
         )
 
     @torch.no_grad()
-    def figures(self) -> list[tuple[float, float]]:
-        """Each member's score on held-out rows: what ends the step is what is reported."""
+    def validation(self) -> list[float]:
+        """Each member's score on held-out rows: what ends the step, and what is reported."""
         scores = []
         for rows, network in self.blocks():
             labels = self.held_out_outputs(rows, network).argmax(-1)
             scores += [_score(self.data, predicted) for predicted in labels]
-        return list(zip(scores, scores, strict=True))
+        return scores
+
+
+def probe(
+    aligners: Sequence[StackedAligners], trials: Sequence[TrialOptions], data: TrialData
+) -> dict[int, float]:
+    """Scores of new heads on aligners as they stand, by trial; all heads are trained as one stack.
+
+    A probe is the trial's own head, trained on fewer rows (PROBE_ROWS) and epochs (PROBE_EPOCHS).
+    """
+    if not any(fit.members for fit in aligners):
+        return {}
+    few = replace(data, rows=_sample(data.rows, PROBE_ROWS))
+    heads = StackedHeads(trials[0].head.batch_size, few)
+    for fit in aligners:
+        for rows, network in fit.blocks():
+            stacked = _AlignersOf(network, maps_own_space=fit.shape.identity_pairs)
+            inputs = heads.inputs(stacked)
+            for member, *mine in zip(fit.members[rows], *inputs, strict=True):
+                heads.admit([heads.member(member.trial, trials[member.trial], *mine)])
+    scores: list[float] = []
+    for _ in range(PROBE_EPOCHS):
+        losses, scores = heads.train_epoch(), heads.validation()
+        for row, loss in enumerate(losses):
+            heads.record(row, loss, scores[row], seconds=0.0)
+    return {member.trial: score for member, score in zip(heads.members, scores, strict=True)}
 
 
 class _AlignersOf(Aligner):
@@ -150,7 +157,7 @@ class _AlignersOf(Aligner):
         return self.network(self.keep(x))
 
 
-def _with_identity(pairs: Pairs, shape: StackShape) -> Pairs:
+def _with_identity(pairs: Pairs, shape: AlignerShape) -> Pairs:
     if not shape.identity_pairs:
         return pairs
     return Pairs(torch.cat([pairs.source, pairs.target]), torch.cat([pairs.target, pairs.target]))

@@ -2,7 +2,8 @@
 
 A trial is step 2 (the aligner) and then step 3 (a new head through the frozen aligner), as
 `fit_aligner` and `fit_head` do them, with a score on held-out translated rows after every epoch.
-Trials in one stack share the shape of their networks and differ in rates, dropout and seeds.
+Aligners of one shape are computed as one, and so are all heads, which have the same shape whatever
+their aligners are.
 
 While a trial's aligner trains it has no head. The score of such an epoch is a probe's: a new head
 with the trial's own options, but trained for 3 epochs on 2,048 English rows through the aligner as
@@ -17,7 +18,8 @@ trial's value may fall when that head starts.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -26,21 +28,21 @@ from langalign.classifier import AlignedHead, ClassificationHead
 from langalign.errors import ConfigError
 from langalign.loop import EpochReport, goes_on
 from langalign.stacked_fit import Member
-from langalign.stacked_steps import StackedAligners, StackedHeads
+from langalign.stacked_steps import StackedAligners, StackedHeads, probe
 from langalign.training import fit_aligner
 from langalign.trials import (
-    StackShape,
+    AlignerShape,
     TrainedTrial,
     TrialData,
     TrialOptions,
     TrialReport,
 )
 
-__all__ = ["StackShape", "TrainedTrial", "TrialData", "TrialOptions", "TrialReport", "TrialStack"]
+__all__ = ["AlignerShape", "TrainedTrial", "TrialData", "TrialOptions", "TrialReport", "TrialStack"]
 
 
 class TrialStack:
-    """Trains trials of one shape in lock-step; they are named by their index in `trials`.
+    """Trains trials in lock-step; they are named by their index in `trials`.
 
     Trials whose aligners are done train their heads together while others still align. A trial
     that ends, fails or is dropped leaves the stack, and the others' results do not change.
@@ -49,30 +51,30 @@ class TrialStack:
 
     def __init__(
         self,
-        shape: StackShape,
         trials: Sequence[TrialOptions],
         data: TrialData,
         device: torch.device | None = None,
     ) -> None:
-        """Build every trial's first weights; fit an aligner that has a closed form.
+        """Build every trial's first weights; fit the aligners that have a closed form.
 
         Raises:
-            ConfigError: a shape or dropout that the kind does not have, or a batch size that is
-                not the stack's.
+            ConfigError: a shape or dropout that the kind does not have, or trials whose heads
+                have different batch sizes.
         """
         self.trials = tuple(trials)
-        _check_batch_sizes(shape, self.trials)
-        self.shape = shape
+        _check_head_batches(self.trials)
         self.data = data.to(device or torch.device("cpu"))
         self.finished: dict[int, TrainedTrial] = {}
         self._aligned: dict[int, tuple[Aligner, list[EpochReport]]] = {}
-        self._heads = StackedHeads(shape, self.data)
-        self._aligners: StackedAligners | None = None
-        if shape.kind in LEARNED_KINDS:
-            self._aligners = StackedAligners(shape, self.data)
-            self._aligners.admit([self._aligners.member(t, o) for t, o in enumerate(self.trials)])
-        elif self.trials:
-            self._align_at_once()
+        self._aligners: dict[tuple[AlignerShape, int], StackedAligners] = {}
+        head_batch = self.trials[0].head.batch_size if self.trials else 1
+        self._heads = StackedHeads(head_batch, self.data)
+        for trial, options in enumerate(self.trials):
+            if options.shape.kind in LEARNED_KINDS:
+                fit = self._aligners_of(options)
+                fit.admit([fit.member(trial, options)])
+            else:
+                self._align_at_once(trial, options)
 
     @property
     def live(self) -> list[int]:
@@ -81,7 +83,13 @@ class TrialStack:
 
     def step(self) -> list[TrialReport]:
         """Train every live trial by one epoch of the step it is in; one report for each."""
-        reports = [report for fit in self._fits() for report in self._advance(fit)]
+        # Heads first: a trial whose aligner ends in a step starts its head in the next one.
+        reports = self._advance(self._heads, _epoch(self._heads))
+        aligning = [fit for fit in self._aligners.values() if fit.members]
+        epochs = [_epoch(fit) for fit in aligning]
+        probed = probe(aligning, self.trials, self.data)
+        for fit, epoch in zip(aligning, epochs, strict=True):
+            reports += self._advance(fit, replace(epoch, probed=probed))
         return sorted(reports, key=lambda report: report.trial)
 
     def drop(self, trial: int) -> None:
@@ -95,30 +103,30 @@ class TrialStack:
         raise ValueError(f"trial {trial} is not among the live ones, {self.live}")
 
     def _fits(self) -> list[StackedHeads | StackedAligners]:
-        # Heads first: a trial whose aligner ends in a step starts its head in the next one.
-        return [self._heads, self._aligners] if self._aligners else [self._heads]
+        return [self._heads, *self._aligners.values()]
 
-    def _align_at_once(self) -> None:
-        """Fit the closed form; nothing that differs between trials enters it."""
-        dropout = next((t.dropout for t in self.trials if t.dropout is not None), None)
-        aligner = self.shape.build(self.data.width, dropout).to(self.data.rows.embeddings.device)
-        options = self.trials[0].align
-        fit_aligner(aligner, self.data.pairs, self.data.held_out_pairs, options=options)
-        inputs = self._heads.inputs(aligner)
-        self._aligned = {trial: (aligner, []) for trial in range(len(self.trials))}
-        self._heads.admit([self._heads.member(t, o, *inputs) for t, o in enumerate(self.trials)])
+    def _aligners_of(self, options: TrialOptions) -> StackedAligners:
+        key = options.shape, options.align.batch_size
+        if key not in self._aligners:
+            self._aligners[key] = StackedAligners(*key, self.data)
+        return self._aligners[key]
 
-    def _advance(self, fit: StackedHeads | StackedAligners) -> list[TrialReport]:
-        """One epoch for the members of a step; those that are done leave it."""
-        start = time.perf_counter()
-        losses, figures = fit.train_epoch(), fit.figures()
-        seconds = (time.perf_counter() - start) / max(1, len(losses))
+    def _align_at_once(self, trial: int, options: TrialOptions) -> None:
+        """Fit the closed form, which takes milliseconds."""
+        aligner = options.shape.build(self.data.width, options.dropout)
+        aligner = aligner.to(self.data.rows.embeddings.device)
+        fit_aligner(aligner, self.data.pairs, self.data.held_out_pairs, options=options.align)
+        self._start_head(trial, aligner, [])
+
+    def _advance(self, fit: StackedHeads | StackedAligners, epoch: "_Epoch") -> list[TrialReport]:
+        """Note an epoch of the members of a step; those that are done leave it."""
         reports, staying, done = [], [], []
         for row, member in enumerate(fit.members):
-            epoch, (validation, score) = len(member.history), figures[row]
-            failure = _failure(fit.phase, member, losses[row], validation)
+            number, loss = len(member.history), epoch.losses[row]
+            validation = epoch.validation[row]
+            failure = _failure(fit.phase, member, loss, validation)
             if not failure:
-                fit.record(row, losses[row], validation, seconds)
+                fit.record(row, loss, validation, epoch.seconds)
             is_last = not (failure or goes_on(member.history, member.options))
             if is_last:
                 fit.restore_best(row)
@@ -130,33 +138,49 @@ class TrialStack:
                 TrialReport(
                     member.trial,
                     fit.phase,
-                    epoch,
-                    train_loss=losses[row],
+                    number,
+                    train_loss=loss,
                     validation=validation,
-                    score=score,
+                    score=epoch.probed.get(member.trial, validation),
                     best_score=best if fit.phase == "head" else None,
                     is_finished=bool(failure) or (is_last and fit.phase == "head"),
                     failure=failure,
                 )
             )
         fit.keep(staying)
-        if fit is self._heads:
-            self.finished |= {member.trial: self._finish(member) for member in done}
-        else:
-            self._heads.admit([self._start_head(member) for member in done])
+        for member in done:
+            if isinstance(member.module, Aligner):
+                self._start_head(member.trial, member.module, member.history)
+            else:
+                self.finished[member.trial] = self._finish(member)
         return reports
 
-    def _start_head(self, aligned: Member) -> Member:
-        assert isinstance(aligned.module, Aligner)
-        trial, inputs = aligned.trial, self._heads.inputs(aligned.module)
-        self._aligned[trial] = aligned.module, aligned.history
-        return self._heads.member(trial, self.trials[trial], *inputs)
+    def _start_head(self, trial: int, aligner: Aligner, history: list[EpochReport]) -> None:
+        self._aligned[trial] = aligner, history
+        inputs = self._heads.inputs(aligner)
+        self._heads.admit([self._heads.member(trial, self.trials[trial], *inputs)])
 
     def _finish(self, member: Member) -> TrainedTrial:
         assert isinstance(member.module, ClassificationHead)
         aligner, align_history = self._aligned.pop(member.trial)
-        model = AlignedHead(aligner, member.module, direction=self.shape.direction).eval()
+        model = AlignedHead(aligner, member.module, direction=self.data.direction).eval()
         return TrainedTrial(model, align_history, member.history)
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """What an epoch gave a step's members, by row; `seconds` for each, `probed` by trial."""
+
+    losses: list[float]
+    validation: list[float]
+    seconds: float
+    probed: Mapping[int, float] = field(default_factory=dict)
+
+
+def _epoch(fit: StackedHeads | StackedAligners) -> _Epoch:
+    start = time.perf_counter()
+    losses, validation = fit.train_epoch(), fit.validation()
+    return _Epoch(losses, validation, (time.perf_counter() - start) / max(1, len(losses)))
 
 
 def _failure(phase: str, member: Member, loss: float, validation: float) -> str | None:
@@ -168,12 +192,11 @@ def _failure(phase: str, member: Member, loss: float, validation: float) -> str 
     )
 
 
-def _check_batch_sizes(shape: StackShape, trials: Sequence[TrialOptions]) -> None:
-    wanted = (shape.align_batch_size, shape.head_batch_size)
+def _check_head_batches(trials: Sequence[TrialOptions]) -> None:
     for trial, options in enumerate(trials):
-        given = (options.align.batch_size, options.head.batch_size)
+        given, wanted = options.head.batch_size, trials[0].head.batch_size
         if given != wanted:
             raise ConfigError(
-                f"trial {trial} has batch sizes {given} (aligner, head) in a stack of {wanted}; "
-                f"give trials of one batch size to one stack"
+                f"trial {trial} has a head batch size of {given} in a stack of {wanted}; "
+                f"give trials of one head.batch_size to one stack"
             )

@@ -1,8 +1,8 @@
 """One epoch of optimiser steps over embeddings that already sit in memory.
 
 With batches of 16 a step's arithmetic takes microseconds and Python's and the GPU's launch
-overhead is what is left, so the rows are gathered once an epoch and, on a GPU, the step is
-captured once as a CUDA graph and replayed.
+overhead is what is left, so the rows are gathered once an epoch. On a GPU, the step is captured
+once as a CUDA graph and replayed; on a CPU its backward pass is written out (written_steps.py).
 
 Shapes: N rows, B rows of a batch, D width.
 """
@@ -12,6 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from langalign.stacked_fit import Loss as WrittenLoss
+from langalign.written_steps import WrittenSteps
+
 __all__ = ["EpochRunner"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -20,7 +23,10 @@ GRAPH_STEPS = 16
 
 
 class EpochRunner:
-    """Runs epochs of `optimizer` steps on inputs `x` (N, D) and targets `y` (N, ...)."""
+    """Runs epochs of `optimizer` steps on inputs `x` (N, D) and targets `y` (N, ...).
+
+    `written` is the loss together with its derivative, where `module` is a chain of linear layers.
+    """
 
     def __init__(
         self,
@@ -30,6 +36,7 @@ class EpochRunner:
         x: Tensor,
         y: Tensor,
         batch_size: int,
+        written: WrittenLoss | None = None,
     ) -> None:
         self.module = module
         self.optimizer = optimizer
@@ -37,7 +44,12 @@ class EpochRunner:
         self.x = x
         self.y = y
         self.batch_size = batch_size
-        self._graph = _GraphedSteps(self) if self._can_capture() else None
+        is_parallel = isinstance(module, nn.parallel.DistributedDataParallel)
+        is_on_gpu = x.device.type == "cuda"
+        self._graph = _GraphedSteps(self) if is_on_gpu and not is_parallel else None
+        self._written: WrittenSteps | None = None
+        if written and not is_on_gpu and not is_parallel:
+            self._written = WrittenSteps(module, optimizer, written)
 
     def __call__(self, order: Tensor) -> Tensor:
         """Train one epoch on the rows of `order` (N,); returns the sum of the rows' losses."""
@@ -55,15 +67,18 @@ class EpochRunner:
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """One optimiser step on a batch (B, D); returns its mean loss."""
+        if self._written is not None:
+            return self._written(x, y)
         loss = self.loss(self.module(x), y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.detach()
 
-    def _can_capture(self) -> bool:
-        is_parallel = isinstance(self.module, nn.parallel.DistributedDataParallel)
-        return self.x.device.type == "cuda" and not is_parallel
+    def close(self) -> None:
+        """After the last epoch."""
+        if self._written is not None:
+            self._written.release()
 
 
 class _GraphedSteps:

@@ -19,18 +19,18 @@ from optuna.distributions import CategoricalDistribution as Choice
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from langalign.report import _COLOURS, _DPI, _WIDTH_INCHES, _tidy
-from langalign.sweepresult import Sweep, completed, coordinate, is_log, score_of, top_trials
+from langalign.figures import COLOURS, DPI, WIDTH_INCHES, tidy
+from langalign.sweepresult import SweepResult, completed, coordinate, is_log, score_of, top_trials
 
 __all__ = ["plots"]
 
-_BLUE, _ORANGE, _GREY = *_COLOURS[:2], "#999999"
+_BLUE, _ORANGE, _GREY = *COLOURS[:2], "#999999"
 _SCORE = "score (points, 0 to 100)"
 _PANELS = 3  # in a row of the slice plot
 _UNUSED = -0.14  # height of a parameter that a trial does not have: below its axis
 
 
-def plots(sweep: Sweep) -> dict[str, bytes]:
+def plots(sweep: SweepResult) -> dict[str, bytes]:
     """PNG bytes by name: history, importance, slice, parallel; no empty ones."""
     scored = [trial for trial in sweep.trials if score_of(trial) is not None]
     names = sorted({name for trial in scored for name in trial.params})
@@ -45,8 +45,8 @@ def plots(sweep: Sweep) -> dict[str, bytes]:
     return {name: _png(figure) for name, figure in figures.items()}
 
 
-def _history(sweep: Sweep, scored: Sequence[FrozenTrial]) -> Figure:
-    figure = Figure(figsize=(_WIDTH_INCHES, 3.8), layout="constrained")
+def _history(sweep: SweepResult, scored: Sequence[FrozenTrial]) -> Figure:
+    figure = Figure(figsize=(WIDTH_INCHES, 3.8), layout="constrained")
     axes = figure.subplots()
     _dots(axes, scored, [float(trial.number) for trial in scored], top_trials(scored, 1)[0])
     if done := completed(scored):
@@ -65,27 +65,27 @@ def _history(sweep: Sweep, scored: Sequence[FrozenTrial]) -> Figure:
     return figure
 
 
-def _importance(sweep: Sweep) -> Figure:
+def _importance(sweep: SweepResult) -> Figure:
     names = [
         f"{_plain(name)}{' *' if sweep.is_conditional(name) else ''}" for name in sweep.importance
     ]
-    figure = Figure(figsize=(_WIDTH_INCHES, 0.36 * len(names) + 1.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, 0.36 * len(names) + 1.2), layout="constrained")
     axes = figure.subplots()
     for place, share in enumerate(sweep.importance.values()):
-        axes.barh(place, 100 * share, 0.7, color=_COLOURS[4], edgecolor="black", linewidth=0.6)
+        axes.barh(place, 100 * share, 0.7, color=COLOURS[4], edgecolor="black", linewidth=0.6)
         axes.text(100 * share + 1, place, f"{100 * share:.0f}", va="center")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 108)
     axes.set_title("Importance of each parameter (*: among the trials that have it)", fontsize=11)
     axes.set_xlabel("share of the score's variance (%)", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     return figure
 
 
 def _slices(scored: Sequence[FrozenTrial], names: Sequence[str]) -> Figure:
     rows = math.ceil(len(names) / _PANELS)
-    figure = Figure(figsize=(_WIDTH_INCHES, 2.5 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, 2.5 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, _PANELS, sharey=True, squeeze=False)
     legend: dict[str, Any] = {}
     for axes, name in zip(grid.flat, names, strict=False):
@@ -132,11 +132,11 @@ def _dots(
             x, y = zip(*groups[label], strict=True)
             axes.plot(x, y, marker, color=colour, markersize=size, label=label)
     axes.grid(color="#dddddd", linewidth=0.6)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _parallel(scored: Sequence[FrozenTrial], names: Sequence[str]) -> Figure:
-    width = max(_WIDTH_INCHES, 1.15 * (len(names) + 1))
+    width = max(WIDTH_INCHES, 1.15 * (len(names) + 1))
     figure = Figure(figsize=(width, 4.4), layout="constrained")
     axes = figure.subplots()
     columns = []
@@ -202,5 +202,5 @@ def _plain(value: object) -> str:
 def _png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     file = io.BytesIO()
-    figure.savefig(file, dpi=_DPI, format="png")
+    figure.savefig(file, dpi=DPI, format="png")
     return file.getvalue()

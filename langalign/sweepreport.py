@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from langalign.report import _NONE
+from langalign.figures import MISSING
 from langalign.storage import Storage
 from langalign.sweepplots import plots
 from langalign.sweepresult import (
     CONFIDENCE,
     MIN_TRIALS,
     Gain,
-    Sweep,
+    SweepResult,
     completed,
     importance_gap,
     score_of,
@@ -65,10 +65,10 @@ class _Section:
     def is_number(self, column: int) -> bool:
         """Whether a column reads better set right."""
         cells = [row[column] for row in self.rows]
-        return all(cell == _NONE or cell.lstrip("+-")[:1].isdigit() for cell in cells)
+        return all(cell == MISSING or cell.lstrip("+-")[:1].isdigit() for cell in cells)
 
 
-def sweep_tables(sweep: Sweep, console: Console) -> None:
+def sweep_tables(sweep: SweepResult, console: Console) -> None:
     """Print the top ten, importance, gain, counts by state with reasons, and the best trial."""
     best = top_trials(sweep.trials)
     for section in (_trials("Top ten", best, ()), *_sections(sweep)):
@@ -85,7 +85,7 @@ def sweep_tables(sweep: Sweep, console: Console) -> None:
         console.print(Text(_line(text)), soft_wrap=not section.rows)
 
 
-def html_page(sweep: Sweep, facts: Mapping[str, str], images: Mapping[str, bytes]) -> str:
+def html_page(sweep: SweepResult, facts: Mapping[str, str], images: Mapping[str, bytes]) -> str:
     """The report as one HTML page that needs no other file.
 
     `facts` says what it takes to repeat the sweep: run, metric, data digest, seed, command;
@@ -110,7 +110,7 @@ def html_page(sweep: Sweep, facts: Mapping[str, str], images: Mapping[str, bytes
 
 
 def write_sweep_report(
-    storage: Storage, run: str, sweep: Sweep, facts: Mapping[str, str]
+    storage: Storage, run: str, sweep: SweepResult, facts: Mapping[str, str]
 ) -> list[str]:
     """Write report.html and the plots under `runs/<run>/`; returns their keys.
 
@@ -127,7 +127,7 @@ def write_sweep_report(
 # --- what is said, once for the console and the page ------------------------------------------
 
 
-def _sections(sweep: Sweep) -> list[_Section]:
+def _sections(sweep: SweepResult) -> list[_Section]:
     return [_importance(sweep), _gain(sweep.gain), _states(sweep.trials), _best(sweep)]
 
 
@@ -135,10 +135,10 @@ def _trials(title: str, trials: Sequence[FrozenTrial], columns: Sequence[str]) -
     """One row a trial. Parameters without a column of their own share one: a terminal is narrow."""
     rows = []
     for trial in trials:
-        seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration is not None else _NONE
-        score, epochs = _points(score_of(trial)), str(len(trial.intermediate_values) or _NONE)
+        seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration is not None else MISSING
+        score, epochs = _points(score_of(trial)), str(len(trial.intermediate_values) or MISSING)
         row = [str(trial.number), score, epochs, trial.state.name.lower(), seconds]
-        row += [_short(trial.params.get(name, _NONE)) for name in columns]
+        row += [_short(trial.params.get(name, MISSING)) for name in columns]
         # The aligner's keys are nearly all of them.
         pairs = {name.removeprefix("aligner."): v for name, v in sorted(trial.params.items())}
         rest = " ".join(f"{name}={_short(value)}" for name, value in pairs.items())
@@ -147,7 +147,7 @@ def _trials(title: str, trials: Sequence[FrozenTrial], columns: Sequence[str]) -
     return _Section(title, header, rows, "Scores in points, 0 to 100." if rows else "none")
 
 
-def _importance(sweep: Sweep) -> _Section:
+def _importance(sweep: SweepResult) -> _Section:
     if not sweep.importance:
         return _Section("Importance", note=importance_gap(sweep.trials))
     rows = [
@@ -198,7 +198,7 @@ def _states(trials: Sequence[FrozenTrial]) -> _Section:
     return _Section("Trials", ("state", "trials", "reason"), rows, f"{len(trials)} in all.")
 
 
-def _best(sweep: Sweep) -> _Section:
+def _best(sweep: SweepResult) -> _Section:
     done = top_trials(completed(sweep.trials), 1)
     if not done:
         return _Section("Best", note="no trial was completed")
@@ -208,7 +208,7 @@ def _best(sweep: Sweep) -> _Section:
 
 
 def _points(score: float | None) -> str:
-    return _NONE if score is None else f"{100 * score:.2f}"
+    return MISSING if score is None else f"{100 * score:.2f}"
 
 
 def _mean(scores: Sequence[float]) -> str:

@@ -15,7 +15,15 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.special import stdtrit  # type: ignore[import-untyped]  # scikit-learn brings scipy
 
-__all__ = ["Gain", "Sweep", "completed", "importances", "read_sweep", "score_of", "top_trials"]
+__all__ = [
+    "Gain",
+    "SweepResult",
+    "completed",
+    "importances",
+    "read_sweep",
+    "score_of",
+    "top_trials",
+]
 
 CONFIDENCE = 0.95
 MIN_TRIALS = 8  # with fewer, the forest of fANOVA fits noise
@@ -53,7 +61,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepResult:
     """A study as its report reads it, once, because a study in a database may change meanwhile."""
 
     trials: Sequence[FrozenTrial]  # by number
@@ -66,10 +74,10 @@ class Sweep:
         return any(name not in trial.params for trial in completed(self.trials))
 
 
-def read_sweep(study: optuna.Study, gain: Gain | None = None) -> Sweep:
+def read_sweep(study: optuna.Study, gain: Gain | None = None) -> SweepResult:
     """Read a study that maximises one score; it may be unfinished, or have no trial."""
     trials = study.get_trials(deepcopy=False)
-    return Sweep(trials, _names(trials), importances(trials), gain)
+    return SweepResult(trials, _names(trials), importances(trials), gain)
 
 
 def score_of(trial: FrozenTrial) -> float | None:

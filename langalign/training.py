@@ -6,7 +6,6 @@ averaged by DDP and every figure is a sum over workers divided once. Nothing her
 Shapes: N rows, B rows of a batch, D embedding width, C classes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -30,6 +29,7 @@ from langalign.loop import (
     run_epochs,
     silent,
 )
+from langalign.stacked_fit import cross_entropy, squared_error
 from langalign.steps import EpochRunner
 
 __all__ = [
@@ -93,11 +93,15 @@ def fit_aligner(
     checked = _share(_with_identity(held_out, aligner), worker)
     module = parallel(aligner, worker)
     optimizer = make_optimizer(list(aligner.parameters()), options, worker.device)
-    squared_error: Callable[[Tensor, Tensor], Tensor] = nn.MSELoss()
-    if identity_weight != 1 and aligner.maps_own_space:
-        squared_error = _weighted_mse
+    is_weighted = identity_weight != 1 and aligner.maps_own_space
     run = EpochRunner(
-        module, optimizer, squared_error, mine.source, mine.target, per_worker(options, worker)
+        module,
+        optimizer,
+        _weighted_mse if is_weighted else nn.MSELoss(),
+        mine.source,
+        mine.target,
+        per_worker(options, worker),
+        written=None if is_weighted else squared_error,
     )
 
     def train_epoch(epoch: int) -> float:
@@ -121,6 +125,7 @@ def fit_aligner(
         report=report or silent,
         resume=resume,
     )
+    run.close()
     aligner.eval()
     return history
 
@@ -163,6 +168,7 @@ def fit_head(
         inputs,
         rows.labels,
         per_worker(options, worker),
+        written=None if train_aligner else cross_entropy,
     )
     total_rows = all_sum(torch.tensor(float(len(inputs)), device=worker.device)).item()
 
@@ -183,6 +189,7 @@ def fit_head(
         report=report or silent,
         resume=resume,
     )
+    run.close()
     model.eval()
     return history
 

@@ -10,22 +10,19 @@ from langalign.classifier import AlignedHead
 from langalign.loop import EpochReport, FitOptions
 from langalign.training import Labelled, Pairs
 
-__all__ = ["Phase", "StackShape", "TrainedTrial", "TrialData", "TrialOptions", "TrialReport"]
+__all__ = ["AlignerShape", "Phase", "TrainedTrial", "TrialData", "TrialOptions", "TrialReport"]
 
 Phase = Literal["align", "head"]
 
 
 @dataclass(frozen=True)
-class StackShape:
-    """What the trials of one stack have in common; None takes the kind's own default."""
+class AlignerShape:
+    """What aligners have in common that are computed as one; None takes the kind's own default."""
 
     kind: str
     depth: int | None = None
     hidden: int | None = None
-    direction: Direction = "forward"
     identity_pairs: bool = True
-    align_batch_size: int = 16
-    head_batch_size: int = 16
 
     def build(self, width: int, dropout: float | None = None) -> Aligner:
         """An untrained aligner of this shape for embeddings of `width`."""
@@ -41,12 +38,13 @@ class StackShape:
 
 @dataclass(frozen=True)
 class TrialOptions:
-    """What may differ inside a stack: rates, decay, stopping rules, dropout and seeds.
+    """One trial: the shape of its aligner, and rates, decay, stopping rules, dropout and seeds.
 
     `identity_weight` is how often the squared error of an identity pair counts in training; where
     the shape has no identity pairs it has no effect.
     """
 
+    shape: AlignerShape
     align: FitOptions
     head: FitOptions
     dropout: float | None = None
@@ -58,8 +56,8 @@ class TrialOptions:
 class TrialData:
     """The rows that all trials of a stack share; none of them is ever written to.
 
-    `pairs` are in the direction of the stack, as `fit_aligner` takes them. `rows` are labelled
-    English ones, and `held_out` the translated ones that choose between epochs and trials.
+    `pairs` are in `direction`, as `fit_aligner` takes them. `rows` are labelled English ones, and
+    `held_out` the translated ones that choose between epochs and trials.
     """
 
     pairs: Pairs
@@ -68,6 +66,7 @@ class TrialData:
     held_out: Labelled
     classes: int
     metric: str
+    direction: Direction = "forward"
 
     @property
     def width(self) -> int:
@@ -83,6 +82,7 @@ class TrialData:
             self.held_out.to(device),
             self.classes,
             self.metric,
+            self.direction,
         )
 
 

@@ -104,7 +104,7 @@ def test_another_space_does_not_join_the_study(inputs: Path, storage: Storage) -
 def test_a_trial_whose_worker_dies_runs_again(
     inputs: Path, storage: Storage, tmp_path: Path
 ) -> None:
-    killer = threading.Thread(target=kill_worker, args=("SweepTrial",), daemon=True)
+    killer = threading.Thread(target=kill_worker, args=("TrialBundle",), daemon=True)
     killer.start()
     sweep(inputs, storage)
     killer.join(1)

@@ -20,7 +20,7 @@ from langalign.loop import EpochReport, FitOptions, seed_everything
 from langalign.stacked_adamw import StackedAdamW
 from langalign.stacked_network import aligner_layout
 from langalign.stacking import (
-    StackShape,
+    AlignerShape,
     TrainedTrial,
     TrialData,
     TrialOptions,
@@ -62,19 +62,21 @@ def make_data(direction: Direction = "forward") -> TrialData:
         Labelled(translated(other, 5), labels[1], of_target=True),
         classes=CLASSES,
         metric="macro_f1",
+        direction=direction,
     )
 
 
-def make_shape(kind: str, direction: Direction = "forward", **fields: bool) -> StackShape:
+def make_shape(kind: str, **fields: bool) -> AlignerShape:
     depth = {"fc": 6, "ae": 2, "residual": 3}.get(kind)
-    return StackShape(kind, depth, HIDDEN.get(kind), direction, head_batch_size=8, **fields)
+    return AlignerShape(kind, depth, HIDDEN.get(kind), **fields)
 
 
-def make_trials(kind: str) -> list[TrialOptions]:
-    """Four trials with nothing in common; their steps end after different epochs."""
+def make_trials(kind: str, **fields: bool) -> list[TrialOptions]:
+    """Four trials that share their aligner's shape only; their steps end after different epochs."""
     dropouts = (None, 0.3, 0.0, 0.5) if kind in LEARNED_KINDS else (None,) * 4
     return [
         TrialOptions(
+            make_shape(kind, **fields),
             align=FitOptions(RATES[t], 16, 4 + t, 2, weight_decay=0.1 * t, seed=t),
             head=FitOptions(RATES[-t], 8, 5 - t, 2, weight_decay=0.05 * t, seed=5 * t),
             dropout=dropouts[t],
@@ -84,10 +86,10 @@ def make_trials(kind: str) -> list[TrialOptions]:
     ]
 
 
-def alone(shape: StackShape, options: TrialOptions, data: TrialData) -> TrainedTrial:
+def alone(options: TrialOptions, data: TrialData) -> TrainedTrial:
     """The trial as the pipeline trains it."""
     seed_everything(options.align.seed, 2)
-    aligner = shape.build(D, options.dropout)
+    aligner = options.shape.build(D, options.dropout)
     aligned = fit_aligner(
         aligner,
         data.pairs,
@@ -97,7 +99,7 @@ def alone(shape: StackShape, options: TrialOptions, data: TrialData) -> TrainedT
     )
     seed_everything(options.head.seed, 3)
     head = ClassificationHead(D, CLASSES, dropout=options.head_dropout)
-    model = AlignedHead(aligner, head, direction=shape.direction)
+    model = AlignedHead(aligner, head, direction=data.direction)
     history = fit_head(model, data.rows, data.held_out, metric=data.metric, options=options.head)
     return TrainedTrial(model, aligned, history)
 
@@ -131,10 +133,10 @@ def assert_same(found: TrainedTrial, wanted: TrainedTrial, tolerance: float = 1e
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_trial_of_a_stack_is_what_it_is_alone(kind: str, direction: Direction) -> None:
-    shape, trials, data = make_shape(kind, direction), make_trials(kind), make_data(direction)
-    stack = TrialStack(shape, trials, data)
+    trials, data = make_trials(kind), make_data(direction)
+    stack = TrialStack(trials, data)
     run(stack)
-    wanted = [alone(shape, options, data) for options in trials]
+    wanted = [alone(options, data) for options in trials]
     # Otherwise the stack would never shrink and its rows never move.
     assert len({len(trial.head_history) for trial in wanted}) > 1
     assert sorted(stack.finished) == [0, 1, 2, 3]
@@ -143,22 +145,22 @@ def test_every_trial_of_a_stack_is_what_it_is_alone(kind: str, direction: Direct
 
 
 def test_without_identity_pairs_too() -> None:
-    shape, data = make_shape("fc", identity_pairs=False), make_data()
-    trials = make_trials("fc")
-    stack = TrialStack(shape, trials, data)
+    data = make_data()
+    trials = make_trials("fc", identity_pairs=False)
+    stack = TrialStack(trials, data)
     run(stack)
     for trial, options in enumerate(trials):
-        assert_same(stack.finished[trial], alone(shape, options, data))
+        assert_same(stack.finished[trial], alone(options, data))
 
 
 def test_an_identity_weight_is_a_trial_s_own() -> None:
-    shape, data = make_shape("ae"), make_data()
+    data = make_data()
     plain = make_trials("ae")[0]
     trials = [plain, replace(plain, identity_weight=0.2)]
-    stack = TrialStack(shape, trials, data)
+    stack = TrialStack(trials, data)
     run(stack)
     for trial, options in enumerate(trials):
-        assert_same(stack.finished[trial], alone(shape, options, data))
+        assert_same(stack.finished[trial], alone(options, data))
     losses = [figures(stack.finished[trial].align_history) for trial in (0, 1)]
     assert losses[0] != losses[1]
 
@@ -167,7 +169,7 @@ def test_an_identity_weight_is_a_trial_s_own() -> None:
 def test_a_stack_larger_than_the_cache_is_computed_in_blocks(
     in_a_block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shape, trials, data = make_shape("fc"), make_trials("fc"), make_data()
+    trials, data = make_trials("fc"), make_data()
     size = aligner_layout("fc", D, depth=6, hidden=32).parameters * stacked_fit.BYTES_PER_PARAMETER
     monkeypatch.setattr(stacked_fit, "CACHE_BYTES", size * in_a_block)
     blocks: list[int] = []
@@ -179,29 +181,40 @@ def test_a_stack_larger_than_the_cache_is_computed_in_blocks(
         take_step(self, weights, gradients, rows)
 
     monkeypatch.setattr(StackedAdamW, "step", spy)
-    stack = TrialStack(shape, trials, data)
+    stack = TrialStack(trials, data)
     run(stack)
     assert max(blocks) == in_a_block
     for trial, options in enumerate(trials):
-        assert_same(stack.finished[trial], alone(shape, options, data))
+        assert_same(stack.finished[trial], alone(options, data))
 
 
 def test_the_rows_given_are_left_as_they_are() -> None:
     data, untouched = make_data(), make_data()
-    run(TrialStack(make_shape("none"), make_trials("none"), data))
-    run(TrialStack(make_shape("residual"), make_trials("residual"), data))
+    run(TrialStack(make_trials("none"), data))
+    run(TrialStack(make_trials("residual"), data))
     for part in ("pairs", "held_out_pairs", "rows", "held_out"):
         for name, values in vars(getattr(data, part)).items():
             if isinstance(values, Tensor):
                 assert torch.equal(values, getattr(getattr(untouched, part), name))
 
 
+def test_trials_of_all_kinds_share_a_stack_and_are_what_they_are_alone() -> None:
+    data = make_data()
+    trials = [make_trials(kind)[t % 4] for t, kind in enumerate([*KINDS, "fc", "ae"])]
+    trials.append(replace(trials[0], align=replace(trials[0].align, batch_size=7)))
+    stack = TrialStack(trials, data)
+    run(stack)
+    assert sorted(stack.finished) == list(range(len(trials)))
+    for trial, options in enumerate(trials):
+        assert_same(stack.finished[trial], alone(options, data))
+
+
 # --- leaving the stack ------------------------------------------------------------------------
 
 
 def test_a_dropped_trial_leaves_the_others_as_they_are() -> None:
-    shape, trials, data = make_shape("fc"), make_trials("fc"), make_data()
-    stack = TrialStack(shape, trials, data)
+    trials, data = make_trials("fc"), make_data()
+    stack = TrialStack(trials, data)
     stack.step()
     stack.drop(1)  # while it aligns
     while stack.step()[0].phase == "align":
@@ -211,16 +224,16 @@ def test_a_dropped_trial_leaves_the_others_as_they_are() -> None:
     assert {report.trial for report in run(stack)} <= {2, 3}
     assert sorted(stack.finished) == [2, 3]
     for trial, result in stack.finished.items():
-        assert_same(result, alone(shape, trials[trial], data))
+        assert_same(result, alone(trials[trial], data))
     with pytest.raises(ValueError, match="trial 1 is not among the live ones"):
         stack.drop(1)
 
 
 @pytest.mark.parametrize("phase", ["align", "head"])
 def test_a_trial_whose_loss_is_not_finite_leaves_alone_with_its_reason(phase: str) -> None:
-    shape, trials, data = make_shape("ae"), make_trials("ae"), make_data()
+    trials, data = make_trials("ae"), make_data()
     broken = {phase: replace(getattr(trials[1], phase), learning_rate=1e30)}
-    stack = TrialStack(shape, [trials[0], replace(trials[1], **broken), *trials[2:]], data)
+    stack = TrialStack([trials[0], replace(trials[1], **broken), *trials[2:]], data)
     failures = [report for report in run(stack) if report.failure]
     assert [(report.trial, report.phase, report.is_finished) for report in failures] == [
         (1, phase, True)
@@ -229,21 +242,20 @@ def test_a_trial_whose_loss_is_not_finite_leaves_alone_with_its_reason(phase: st
     assert "now 1e+30" in str(failures[0].failure)
     assert sorted(stack.finished) == [0, 2, 3]
     for trial, result in stack.finished.items():
-        assert_same(result, alone(shape, trials[trial], data))
+        assert_same(result, alone(trials[trial], data))
 
 
 def test_a_stack_of_no_trials_has_nothing_to_do() -> None:
-    for kind in ("ae", "linear"):
-        stack = TrialStack(make_shape(kind), [], make_data())
-        assert stack.live == []
-        assert stack.step() == []
+    stack = TrialStack([], make_data())
+    assert stack.live == []
+    assert stack.step() == []
 
 
 # --- reports and results ----------------------------------------------------------------------
 
 
 def test_each_step_reports_one_epoch_of_every_live_trial() -> None:
-    stack = TrialStack(make_shape("residual"), make_trials("residual"), make_data())
+    stack = TrialStack(make_trials("residual"), make_data())
     seen: dict[int, list[tuple[str, int]]] = {trial: [] for trial in range(4)}
     while live := stack.live:
         reports = stack.step()
@@ -256,7 +268,7 @@ def test_each_step_reports_one_epoch_of_every_live_trial() -> None:
 
 
 def test_a_probe_is_labelled_as_one_and_never_becomes_a_result() -> None:
-    stack = TrialStack(make_shape("ae"), make_trials("ae"), make_data())
+    stack = TrialStack(make_trials("ae"), make_data())
     reports = run(stack)
     for report in reports:
         history = getattr(stack.finished[report.trial], f"{report.phase}_history")
@@ -277,21 +289,24 @@ def test_a_probe_is_labelled_as_one_and_never_becomes_a_result() -> None:
 def test_a_probe_is_the_trial_s_head_after_three_epochs_on_the_aligner_as_it_stands(
     direction: Direction, identity_pairs: bool
 ) -> None:
-    shape = make_shape("fc", direction, identity_pairs=identity_pairs)
-    options = TrialOptions(FitOptions(1e-2, 16, 2, 2, seed=1), FitOptions(1e-2, 8, 3, 3, seed=2))
+    options = TrialOptions(
+        make_shape("fc", identity_pairs=identity_pairs),
+        FitOptions(1e-2, 16, 2, 2, seed=1),
+        FitOptions(1e-2, 8, 3, 3, seed=2),
+    )
     data = make_data(direction)
-    (report, *_) = TrialStack(shape, [options, make_trials("fc")[0]], data).step()
+    (report, *_) = TrialStack([options, make_trials("ae")[0]], data).step()
     first = replace(options, align=replace(options.align, max_epochs=1))
-    assert report.score == pytest.approx(alone(shape, first, data).head_history[-1].score)
+    assert report.score == pytest.approx(alone(first, data).head_history[-1].score)
     assert report.epoch == 0
 
 
 def test_the_weights_of_a_finished_trial_load_into_new_modules() -> None:
-    shape, trials, data = make_shape("fc"), make_trials("fc"), make_data()
-    stack = TrialStack(shape, trials, data)
+    trials, data = make_trials("fc"), make_data()
+    stack = TrialStack(trials, data)
     run(stack)
     for trial, result in stack.finished.items():
-        aligner = shape.build(D, trials[trial].dropout)
+        aligner = trials[trial].shape.build(D, trials[trial].dropout)
         head = ClassificationHead(D, CLASSES)
         aligner.load_state_dict(result.model.aligner.state_dict())
         head.load_state_dict(result.model.head.state_dict())
@@ -304,10 +319,10 @@ def test_the_weights_of_a_finished_trial_load_into_new_modules() -> None:
 def test_options_that_cannot_be_stacked_are_refused() -> None:
     trials = make_trials("linear")
     odd = replace(trials[1], head=replace(trials[1].head, batch_size=9))
-    with pytest.raises(ConfigError, match=r"trial 1 has batch sizes \(16, 9\)"):
-        TrialStack(make_shape("linear"), [trials[0], odd], make_data())
+    with pytest.raises(ConfigError, match="trial 1 has a head batch size of 9 in a stack of 8"):
+        TrialStack([trials[0], odd], make_data())
     with pytest.raises(ConfigError, match=r"aligner\.dropout is set but aligner\.kind=linear"):
-        TrialStack(make_shape("linear"), [trials[0], replace(trials[1], dropout=0.1)], make_data())
+        TrialStack([trials[0], replace(trials[1], dropout=0.1)], make_data())
 
 
 @torch.no_grad()

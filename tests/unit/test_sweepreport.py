@@ -23,7 +23,7 @@ from langalign.sweepreport import html_page, sweep_tables, write_sweep_report
 from langalign.sweepresult import (
     MIN_TRIALS,
     Gain,
-    Sweep,
+    SweepResult,
     importance_gap,
     importances,
     read_sweep,
@@ -137,7 +137,7 @@ STUDIES: dict[str, tuple[Callable[[], optuna.Study], list[str]]] = {
 }
 
 
-def printed(sweep: Sweep, width: int = 100) -> str:
+def printed(sweep: SweepResult, width: int = 100) -> str:
     console = Console(width=width, file=io.StringIO())
     with console.capture() as capture:
         sweep_tables(sweep, console)

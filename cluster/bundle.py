@@ -1,0 +1,182 @@
+"""Trials of a sweep as Ray Tune runs them: a few in one process, which is used again and again.
+
+Starting Python and torch takes longer than most trials, and a trial alone spends most of its time
+calling operations on batches of 16. So a Tune trial here is a bundle of trials of the study, and
+Tune's scheduler judges its members one by one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune.result import TRAINING_ITERATION
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from cluster.study import SCORE
+from cluster.trial import TrialGroup, assigned_device, fetched
+from langalign.config import PipelineConfig
+from langalign.errors import LangAlignError
+
+__all__ = ["MemberScheduler", "TrialBundle", "Verdicts"]
+
+
+class Verdicts:
+    """An actor that holds the numbers of trials that the scheduler has stopped."""
+
+    def __init__(self) -> None:
+        self._stopped: set[int] = set()
+
+    def stop(self, numbers: Iterable[int]) -> None:
+        """Note trials to stop."""
+        self._stopped.update(numbers)
+
+    def stopped(self, numbers: Iterable[int]) -> list[int]:
+        """Those of `numbers` that are to stop."""
+        return [number for number in numbers if number in self._stopped]
+
+
+class TrialBundle(tune.Trainable):  # type: ignore[misc]
+    """Trains the `members` of its config together; each `step` is one epoch of all of them.
+
+    A result holds for each member that the epoch touched: `number`, `state` (running, complete,
+    stopped or failed), `score`, `epochs`, and with the last one `scores` by seed, `seconds`, or
+    the `reason` of a failure. Where memory ends, or values make no aligner, the members begin
+    again one at a time, and only the one at fault fails.
+    """
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        arrays: dict[str, Any],
+        pipeline: PipelineConfig,
+        seeds: Sequence[int],
+        verdicts: Any,
+    ) -> None:
+        """`arrays` holds a reference to TrialArrays for each pooling."""
+        # A fraction of a core still is one thread: more would take the other bundles' cores.
+        cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
+        torch.set_num_threads(max(1, int(cores)))
+        self.arrays = fetched(arrays)
+        self.pipeline = pipeline
+        self.seeds = list(seeds)
+        self.verdicts = verdicts
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take on another bundle in the same process."""
+        self.values = {member["number"]: member["values"] for member in new_config["members"]}
+        self.waiting = [list(self.values)]
+        self.group: TrialGroup | None = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch."""
+        together = self.group.live if self.group else self.waiting[0]
+        try:
+            members = self._stopped() + self._epoch()
+        except (LangAlignError, MemoryError, RuntimeError) as error:
+            # torch raises RuntimeError where memory ends; the trial ends, the sweep does not.
+            members = self._apart(together, error)
+        if self.group and not self.group.live:
+            self.group = None
+        best = max((member[SCORE] for member in members), default=0.0)
+        return {SCORE: best, "members": members, "done": not (self.group or self.waiting)}
+
+    def _stopped(self) -> list[dict[str, Any]]:
+        """Take out the members that the scheduler has stopped since the last epoch."""
+        if self.group is None:
+            return []
+        numbers = ray.get(self.verdicts.stopped.remote(self.group.live))
+        for number in numbers:
+            self.group.drop(number)
+        return [self._member(number, "stopped") for number in numbers]
+
+    def _epoch(self) -> list[dict[str, Any]]:
+        if self.group is None:
+            self.group = TrialGroup(
+                {number: self.values[number] for number in self.waiting.pop(0)},
+                self.seeds,
+                pipeline=self.pipeline,
+                arrays=self.arrays,
+                device=assigned_device(),
+            )
+        live = self.group.live
+        self.group.step()
+        still = self.group.live
+        return [self._member(n, "running" if n in still else "complete") for n in live]
+
+    def _member(self, number: int, state: str) -> dict[str, Any]:
+        assert self.group is not None
+        found = self.group.states[number]
+        member = {"number": number, "state": state, "epochs": found.epochs, SCORE: found.score}
+        if found.failure:
+            # The lowest score there is: a NaN would blind the scheduler's percentiles.
+            return member | {"state": "failed", SCORE: 0.0, "reason": found.failure}
+        if state == "running":
+            return member
+        scores = [found.scores[seed] for seed in self.seeds]
+        return member | {"scores": scores, "seconds": round(found.seconds, 3)}
+
+    def _apart(self, numbers: list[int], error: Exception) -> list[dict[str, Any]]:
+        """After an error: the members one at a time, or a lone one's failure."""
+        if self.waiting and self.waiting[0] == numbers:
+            self.waiting.pop(0)
+        self.group = None
+        if len(numbers) > 1:
+            self.waiting = [[number] for number in numbers] + self.waiting
+            return []
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        failed = {"state": "failed", "epochs": 0, SCORE: 0.0, "reason": reason}
+        return [{"number": number} | failed for number in numbers]
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What a scheduler needs of a trial."""
+
+    trial_id: str
+
+
+class MemberScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Has a Tune scheduler judge the members of bundles, as if each were a trial of its own.
+
+    The `spared` (values of trials) are never stopped: the paper's defaults are among them, so that
+    no sweep ends below those.
+    """
+
+    def __init__(
+        self, judge: TrialScheduler, verdicts: Any, spared: Sequence[dict[str, Any]]
+    ) -> None:
+        super().__init__()
+        self.judge = judge
+        self.verdicts = verdicts
+        self.spared = list(spared)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Told to the judge."""
+        return bool(self.judge.set_search_properties(metric, mode, **spec))
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A bundle: its members are made known to the judge."""
+        for member in trial.config["members"]:
+            self.judge.on_trial_add(tune_controller, _Member(str(member["number"])))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Judge each member that is running; the bundle itself goes on."""
+        values = {member["number"]: member["values"] for member in trial.config["members"]}
+        stopped = []
+        for member in result["members"]:
+            number = member["number"]
+            if member["state"] != "running" or values[number] in self.spared:
+                continue
+            seen = {TRAINING_ITERATION: member["epochs"], SCORE: member[SCORE]}
+            decision = self.judge.on_trial_result(tune_controller, _Member(str(number)), seen)
+            if decision == TrialScheduler.STOP:
+                stopped.append(number)
+        if stopped:
+            # Before the next epoch starts, so that the same seed stops the same trials.
+            ray.get(self.verdicts.stop.remote(stopped))
+        return str(TrialScheduler.CONTINUE)
