@@ -328,11 +328,9 @@ class Pipeline:
 
     def _connect(self) -> None:
         if self._monitor is None:
-            with self.display.step("ray") as line:
-                self._ray.enter_context(session.session(self.config.cluster.address))
-                self._monitor = start_monitor()
-                nodes = session.check_nodes(self.storage)
-                line.say(f"{nodes} node{'s' if nodes > 1 else ''} reach the storage")
+            address = self.config.cluster.address
+            self._ray.enter_context(session.checked_session(address, self.storage, self.display))
+            self._monitor = start_monitor()
 
     def _rebuilding(self, run: Callable[[], Result]) -> Result:
         """Run; where a stored step turns out altered, throw that step away and run again."""

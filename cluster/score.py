@@ -8,7 +8,6 @@ embeddings, without an aligner). A baseline that reads another encoder is left o
 import io
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -195,15 +194,14 @@ class Scoring:
         return rows
 
     def _count(self, work: "_Work", rows: PreparedData) -> dict[str, Tensor]:
-        with ExitStack() as connection:
-            with self.display.step("ray") as line:
-                connection.enter_context(session.session(self.config.cluster.address))
-                nodes = session.check_nodes(self.storage)
-                line.say(f"{nodes} node{'s' if nodes > 1 else ''} reach the storage")
-            with self.display.step("score") as line:
-                counts = _count_shards(work, rows.shards, self.config.cluster, self.display)
-                manifest = work.model.manifest
-                line.say(f"{manifest.name} {manifest.version}: {', '.join(counts)}")
+        address = self.config.cluster.address
+        with (
+            session.checked_session(address, self.storage, self.display),
+            self.display.step("score") as line,
+        ):
+            counts = _count_shards(work, rows.shards, self.config.cluster, self.display)
+            manifest = work.model.manifest
+            line.say(f"{manifest.name} {manifest.version}: {', '.join(counts)}")
         return counts
 
 

@@ -11,16 +11,17 @@ import sys
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.display import Display
 from langalign.errors import ConfigError, LangAlignError, StorageError
 from langalign.storage import STORAGE_VARIABLE, Storage
 
-__all__ = ["check_nodes", "session", "without_ray_wrapping"]
+__all__ = ["check_nodes", "checked_session", "session", "without_ray_wrapping"]
 
 # Endpoints and regions are not secrets, and every node needs the same ones.
 CARRIED_VARIABLES = (
@@ -74,6 +75,25 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def checked_session(address: str | None, storage: Storage, display: Display) -> Iterator[None]:
+    """A session of which every node reaches the storage; shown as a step, unless it is nested.
+
+    Raises:
+        ConfigError: there is no cluster at the address, or it refuses the token.
+        StorageError: a node does not reach the storage.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    with ExitStack() as stack:
+        with display.step("ray") as line:
+            stack.enter_context(session(address))
+            nodes = check_nodes(storage)
+            line.say(f"{nodes} node{'s' if nodes > 1 else ''} reach the storage")
+        yield
 
 
 def check_nodes(storage: Storage) -> int:

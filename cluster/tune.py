@@ -71,7 +71,8 @@ class Sweep:
         start = time.monotonic()
         self.storage.check()
         with ExitStack() as stack:
-            stack.enter_context(session.session(self.config.cluster.address))
+            address = self.config.cluster.address
+            stack.enter_context(session.checked_session(address, self.storage, self.display))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             file = StudyFile(self.storage, f"{self.folder}/study.journal", self.config.name, folder)
             data, arrays = self._embedded()

@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from cluster.score import Scoring
 from jobs.command import run_job
 from langalign.config import ScoreConfig
 from langalign.report import confusion_table, print_report, score_table
@@ -33,6 +32,9 @@ def main() -> int:
 
 
 def _score(config: ScoreConfig, console: Console) -> dict[str, Any]:
+    # Loads Ray and torch, which --help and a wrong key need not wait for.
+    from cluster.score import Scoring
+
     storage = Storage.from_environment(config.storage)
     console.print(f"[bold]langalign score[/bold] {escape(config.model)}, {storage.root}")
     scoring = Scoring(config, storage, console)

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.tune import Sweep
 from jobs.command import run_job
 from jobs.train import base_config
 from langalign.report import print_report
@@ -42,6 +41,9 @@ def main() -> int:
 
 
 def _sweep(config: SweepConfig, console: Console) -> dict[str, Any]:
+    # Loads Ray and torch, which --help and a wrong key need not wait for.
+    from cluster.tune import Sweep
+
     storage = Storage.from_environment(config.storage)
     console.print(f"[bold]langalign sweep[/bold] {config.name}, seed {config.seed}, {storage.root}")
     sweep = Sweep(config, storage, console)

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.pipeline import Pipeline
 from jobs.command import Arguments, run_job
 from langalign.config import PipelineConfig
 from langalign.report import print_report
@@ -46,6 +45,9 @@ def base_config(arguments: Arguments) -> Path | None:
 
 
 def _train(config: PipelineConfig, console: Console) -> dict[str, Any]:
+    # Loads Ray and torch, which --help and a wrong key need not wait for.
+    from cluster.pipeline import Pipeline
+
     storage = Storage.from_environment(config.storage)
     console.print(f"[bold]langalign train[/bold] {config.name}, seed {config.seed}, {storage.root}")
     pipeline = Pipeline(config, storage, console)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,16 @@ from seaweed import free_ports
 
 START_LIMIT_S = 90.0
 CPUS = 2
+
+
+@contextmanager
+def shorter_folder() -> Iterator[Path]:
+    """Not below pytest's folder: a Unix socket's path has 107 characters at most."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 class Head:

@@ -45,7 +45,7 @@ CONFIG = {
 }
 
 
-def write_inputs(folder: Path, address: str) -> Path:
+def write_inputs(folder: Path, address: str | None) -> Path:
     """Write data, an encoder and `tiny.yaml`, which names them and the cluster; returns that."""
     tables = {
         "train": counterpart.labelled_table(TRAIN_ROWS, 0, "en"),
@@ -169,9 +169,9 @@ def find_step(storage: Storage, step: str, method: str, aligner: str) -> str:
     return found
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, *, limit_s: float = WAIT_LIMIT_S) -> Any:
     """The first true value of `condition`, looked at 50 times a second."""
-    deadline = time.monotonic() + WAIT_LIMIT_S
+    deadline = time.monotonic() + limit_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen"
         time.sleep(0.02)
