@@ -16,7 +16,7 @@ BENCH_READY := $(VENV)/.ready-bench
 TESTS := $(sort $(dir $(wildcard tests/*/test_*.py)))
 ARGS ?=
 
-.PHONY: help demo test test-fast lint format bench clean
+.PHONY: help demo serve test test-fast lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | \
@@ -24,6 +24,9 @@ help: ## Show this list
 
 demo: $(READY) ## Run the embedded demo: no data, no download, no GPU (ARGS="seed=1" changes it)
 	@$(BIN)/python jobs/train.py $(ARGS)
+
+serve: $(READY) ## Serve the demo's model on this machine (ARGS="model=ROOT/models/NAME" another)
+	@$(BIN)/python -m serve $(ARGS)
 
 test: $(READY) ## Run all tests, with those that start a Ray cluster or an S3 server
 	@$(BIN)/python -m pytest -m "slow or not slow"

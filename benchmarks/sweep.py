@@ -88,14 +88,14 @@ def demo_arrays(rows: int) -> TrialArrays:
     )
 
 
-def make_config(arguments: argparse.Namespace, trials: int) -> SweepConfig:
+def make_config(arguments: argparse.Namespace, trials: int, *more: str) -> SweepConfig:
     """The demo's sweep, with steps of a fixed length."""
     lengths = {"aligner": arguments.align_epochs, "head": arguments.head_epochs}
     overrides = [f"{step}.max_epochs={epochs}" for step, epochs in lengths.items()]
     overrides += [f"{step}.patience={epochs}" for step, epochs in lengths.items()]
     overrides += [f"sweep.trials={trials}", f"sweep.stack={arguments.stack}"]
     overrides += ["sweep.scheduler=none", f"encoder.pooling={POOLING}"]
-    return load_config(SweepConfig, DEMO, overrides)
+    return load_config(SweepConfig, DEMO, [*overrides, *more])
 
 
 def draw_points(config: SweepConfig) -> Points:
@@ -106,21 +106,21 @@ def draw_points(config: SweepConfig) -> Points:
 
 
 def searched(config: SweepConfig, points: Points, arrays: Any) -> list[FrozenTrial]:
-    """The search of jobs/sweep.py over given points."""
+    """The trials of a search as in jobs/sweep.py, of which `points` are the first."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         storage = Storage(str(folder / "store"))
         file = StudyFile(storage, "study.journal", "bench", folder)
         sweep = Sweep(config, storage, Console(file=io.StringIO()))
-        sweep.search(file, {POOLING: arrays}, folder, points, len(points))
-        trials = file.study.get_trials(deepcopy=False)
-    assert all(trial.state is TrialState.COMPLETE for trial in trials)
-    return list(trials)
+        sweep.search(file, {POOLING: arrays}, folder, points, config.sweep.trials)
+        return list(file.study.get_trials(deepcopy=False))
 
 
 def ours(config: SweepConfig, points: Points, arrays: Any) -> list[float]:
     """Bundles of stacked trials in processes that are used again."""
-    return [trial.value or 0.0 for trial in searched(config, points, arrays)]
+    trials = searched(config, points, arrays)
+    assert all(trial.state is TrialState.COMPLETE for trial in trials)
+    return [trial.value or 0.0 for trial in trials]
 
 
 def train_alone(config: SweepConfig, values: dict[str, Any], arrays: Any) -> float:
@@ -143,7 +143,7 @@ def plain_tune(config: SweepConfig, points: Points, arrays: Any) -> list[float]:
 
 
 def torch_trainer(config: SweepConfig, points: Points, arrays: Any) -> list[float]:
-    """One Ray Train run a trial; its driver takes no core."""
+    """One Ray Train run a trial; its driver takes hardly any of a core."""
 
     def loop(given: dict[str, Any]) -> None:
         ray.train.report({SCORE: train_alone(config, points[given["number"]], arrays)})
@@ -152,7 +152,7 @@ def torch_trainer(config: SweepConfig, points: Points, arrays: Any) -> list[floa
         TorchTrainer(
             loop,
             train_loop_config=given,
-            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
+            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0.99}),
             run_config=ray.train.RunConfig(
                 name=f"trial-{given['number']}",
                 storage_path=tempfile.mkdtemp(),
@@ -160,7 +160,7 @@ def torch_trainer(config: SweepConfig, points: Points, arrays: Any) -> list[floa
             ),
         ).fit()
 
-    return _tuned(tune.with_resources(trial, {"cpu": 0}), len(points))
+    return _tuned(tune.with_resources(trial, {"cpu": 0.01}), len(points))
 
 
 def _tuned(trainable: Any, trials: int) -> list[float]:
@@ -195,6 +195,7 @@ def compare(arguments: argparse.Namespace) -> None:
             start = time.perf_counter()
             scores[name] = way(config, points, arrays)
             seconds[name] = time.perf_counter() - start
+            print(f"{name}: {seconds[name]:.0f} s", file=sys.stderr)
     table = Table(
         title=f"{arguments.trials} trials, {arguments.rows} rows, {len(content.source)} pairs, "
         f"{arguments.align_epochs} + {arguments.head_epochs} epochs, {os.cpu_count()} cores"
@@ -224,8 +225,7 @@ def overhead(arguments: argparse.Namespace) -> None:
         arrays = ray.put(few)
         # The first search pays for the start of processes.
         for trials in (arguments.stack, 16, 64, 256):
-            config = make_config(arguments, trials)
-            config.space.kind = ["linear"]
+            config = make_config(arguments, trials, "space.kind=[linear]")
             points = draw_points(config)
             start = time.perf_counter()
             found = searched(config, points, arrays)

@@ -80,18 +80,25 @@ class TextModel:
         self.is_pair_task: bool = config["is_pair_task"]
 
     @classmethod
-    def from_folder(cls, folder: Path, *, device: str | None = None) -> Self:
-        """Build from a model folder that has been verified (`artifacts.fetch`)."""
+    def from_folder(
+        cls, folder: Path, *, device: str | None = None, encoder: SentenceEncoder | None = None
+    ) -> Self:
+        """Build from a model folder that has been verified (`artifacts.fetch`).
+
+        `encoder` is the folder's own, loaded before for another model; its device is taken too.
+        """
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        encoder = SentenceEncoder.load(str(folder / ENCODER_FOLDER), **config["encoder"])
+        if encoder is None:
+            target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            loaded = SentenceEncoder.load(str(folder / ENCODER_FOLDER), **config["encoder"])
+            encoder = loaded.prepare().to(target)
         aligner = build_aligner(width=encoder.width, **config["aligner"])
         if (folder / ALIGNER_FILE).is_file():
             aligner.load_state_dict(load_file(folder / ALIGNER_FILE))
         head = ClassificationHead(encoder.width, len(config["labels"]), dropout=config["dropout"])
         head.load_state_dict(load_file(folder / HEAD_FILE))
         model = AlignedHead(aligner, head, direction=config["direction"])
-        return cls(encoder.prepare().to(target), model.to(target), config)
+        return cls(encoder, model.to(encoder.device), config)
 
     def predict(self, inputs: Sequence[Input], *, language: str | None = None) -> list[str]:
         """The likeliest label of each input; see `predict_proba`."""

@@ -1,0 +1,1 @@
+"""The HTTP service: published models behind Ray Serve. Imports langalign only."""

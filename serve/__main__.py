@@ -1,0 +1,83 @@
+"""Serve on this machine until interrupted: `python -m serve [KEY=VALUE ...]`, as `make serve` does.
+
+Keys are those of `serve.settings`, and host and port; prints the address and a line to try it with.
+"""
+
+import json
+import shlex
+import sys
+import time
+
+import ray
+from pydantic import Field
+from ray import serve
+
+from langalign.configfile import describe_keys, load_config
+from langalign.errors import ConfigError, LangAlignError
+from serve.app import build, open_keys
+from serve.client import Client
+from serve.settings import Settings
+
+__all__ = ["main"]
+
+
+class LocalSettings(Settings):
+    """Settings, and the address."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, gt=0, lt=65536, description="port to listen on")
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until interrupted; returns the exit status: 0 done, 1 failed, 2 bad usage."""
+    if set(arguments) & {"-h", "--help"}:
+        print(__doc__)
+        for key, kind, default, text in describe_keys(LocalSettings):
+            print(f"  {key}  {kind} = {default}\n      {text}")
+        return 0
+    try:
+        local = load_config(LocalSettings, overrides=arguments)
+        settings = Settings(**local.model_dump(exclude={"host", "port"}))
+        needs_key = open_keys(settings, local.host) is not None
+        application = build(settings)
+        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        serve.start(http_options={"host": local.host, "port": local.port})
+        serve.run(application)
+        _tell(f"http://{local.host}:{local.port}", needs_key)
+        while True:
+            time.sleep(3600)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except LangAlignError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        # Serve's own word for a deployment that does not come up; the cause is in it.
+        print(f"failed: the service did not start: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 0
+    finally:
+        if ray.is_initialized():
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _tell(url: str, needs_key: bool) -> None:
+    """Print the address, and a curl line that works as it stands."""
+    print(f"\nserving at {url}  (API: {url}/docs, stop with Ctrl-C)")
+    key = "-H 'Authorization: Bearer KEY' " if needs_key else ""
+    language = "LANGUAGE"
+    if not needs_key:
+        with Client(url) as client:
+            language = client.models()[0].target_language
+    body = shlex.quote(json.dumps({"language": language, "inputs": ["a sentence"]}))
+    print(
+        f"curl -s {url}/v1/classify -H 'Content-Type: application/json' {key}-d {body}", flush=True
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

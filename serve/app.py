@@ -1,0 +1,165 @@
+"""The Ray Serve application.
+
+    serve run serve.app:build model=s3://bucket/prefix/models/NAME
+    serve run serve.app:build                       the demo's model, trained if need be
+    serve deploy serve/config.yaml                  on a running cluster, every key commented
+
+One encoder: replicas that take HTTP themselves. Several encoders: a deployment for each, behind
+one that takes HTTP. `serve.settings` has all arguments.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.context import _get_global_client
+
+from langalign import artifacts
+from langalign.errors import ConfigError
+from langalign.storage import Storage
+from serve.api import create_api
+from serve.demo import ensure_demo
+from serve.gateway import RemoteBackends
+from serve.keys import KeyFile
+from serve.loading import encoder_digest
+from serve.problems import ProblemError
+from serve.registry import parse_sources
+from serve.replica import start_replica
+from serve.schemas import ClassifyRequest, ClassifyResponse, ModelCard
+from serve.settings import API_KEYS_VARIABLE, Settings
+from serve.telemetry import RayMetrics
+
+__all__ = ["build", "open_keys"]
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def build(args: Settings) -> Application:
+    """The application for the settings.
+
+    Raises:
+        LangAlignError: a model that does not exist, or settings that cannot work together.
+    """
+    models = args.model or [ensure_demo(Storage.from_environment(args.storage))]
+    groups = _by_encoder(models, args.storage)
+    options = _replica_options(args)
+    if len(groups) == 1:
+        return _deployment(serve.ingress()(Classifier), **options).bind(args, models)
+    handles: dict[str, Application] = {}
+    for digest, members in groups.items():
+        encoder = _deployment(Encoder, name=f"Encoder-{digest[:8]}", **options)
+        handles |= dict.fromkeys(members, encoder.bind(args, list(members.values())))
+    gateway = _deployment(
+        serve.ingress()(Gateway),
+        max_ongoing_requests=args.ongoing_requests,
+        # It only forwards, and must find a place beside encoders that fill the machine.
+        ray_actor_options={"num_cpus": 0},
+    )
+    return gateway.bind(args, handles)
+
+
+def open_keys(settings: Settings, host: str | None) -> KeyFile | None:
+    """The API keys that requests need, None where they need none.
+
+    Raises:
+        ConfigError: keys are needed and there is no file with one.
+    """
+    if settings.auth == "off" or (settings.auth == "auto" and host in LOOPBACK):
+        return None
+    if not settings.api_keys_file:
+        raise ConfigError(
+            f"the service listens on {host}, which others can reach, and there are no API keys: "
+            f"name a file with api_keys_file or {API_KEYS_VARIABLE} (python -m serve.keys new NAME "
+            "--file FILE makes it), listen on 127.0.0.1, or say auth=off"
+        )
+    return KeyFile(Path(settings.api_keys_file))
+
+
+class Classifier:
+    """Takes HTTP, and holds one encoder with all models that share it."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, models: Sequence[str]
+    ) -> None:
+        self._settings = settings
+        self._keys = await asyncio.to_thread(_keys_here, settings)
+        self._replica = await start_replica(settings, models, RayMetrics())
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_api(self._replica.service, self._settings.limits(), self._keys)
+
+    def check_health(self) -> None:
+        """Asked by Serve; a replica that raises is replaced."""
+        self._replica.check()
+
+
+class Encoder:
+    """Holds one of several encoders with all models that share it."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, models: Sequence[str]
+    ) -> None:
+        self._replica = await start_replica(settings, models, RayMetrics())
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResponse | ProblemError:
+        """The answer; a problem is a value here, because Ray would wrap an exception."""
+        try:
+            return await self._replica.service.classify(request)
+        except ProblemError as problem:
+            return problem
+
+    async def models(self) -> list[ModelCard]:
+        """What is in service."""
+        return await self._replica.service.models()
+
+    def check_health(self) -> None:
+        """Asked by Serve; a replica that raises is replaced."""
+        self._replica.check()
+
+
+class Gateway:
+    """Takes HTTP for several encoders."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, handles: dict[str, Any]
+    ) -> None:
+        self._settings = settings
+        self._keys = await asyncio.to_thread(_keys_here, settings)
+        self._backends = RemoteBackends(handles)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_api(self._backends, self._settings.limits(), self._keys)
+
+
+def _by_encoder(models: Sequence[str], storage: str | None) -> dict[str, dict[str, str]]:
+    """Encoder digest → name of a model → how it was given."""
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
+    for source, given in zip(parse_sources(models, storage), models, strict=True):
+        manifest = artifacts.read_manifest(source.storage, source.name, source.version)
+        groups[encoder_digest(manifest)][source.name] = given
+    return dict(groups)
+
+
+def _deployment(kind: type, **options: Any) -> Any:
+    """A Serve deployment of one of the classes above, which stay plain classes."""
+    return serve.deployment(kind, **options)
+
+
+def _replica_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "num_replicas": settings.replicas,
+        "max_ongoing_requests": settings.ongoing_requests,
+        "max_queued_requests": settings.ongoing_requests,
+        "backpressure_config": {"status_code": 503, "retry_after_s": 1},
+        "ray_actor_options": {"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+    }
+
+
+def _keys_here(settings: Settings) -> KeyFile | None:
+    """`open_keys` for the address that this Serve instance listens on."""
+    return open_keys(settings, _get_global_client().http_config.host)

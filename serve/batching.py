@@ -1,0 +1,168 @@
+"""Collects requests into batches by tokens while the model works on the batch before.
+
+A batch takes rows from the front of the queue until it holds `batch_tokens` tokens; a request that
+does not fit whole goes to the back with the rest, so a long one holds up nobody. Nothing waits for
+a batch to fill unless `wait_s` says so: under load it fills while the model is busy.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from serve.engine import Rows
+from serve.problems import overloaded
+from serve.telemetry import Observer
+
+__all__ = ["Answer", "TokenBatcher"]
+
+FloatArray = npt.NDArray[np.float32]
+Run = Callable[[Sequence[Rows]], list[FloatArray]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Probabilities (rows, C) of a request, and the seconds it waited and was worked on."""
+
+    probabilities: FloatArray
+    queue_s: float
+    compute_s: float
+
+
+@dataclass
+class _Job:
+    rest: Rows
+    future: "asyncio.Future[Answer]"
+    waits_since: float
+    parts: list[FloatArray] = field(default_factory=list)
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+
+
+class TokenBatcher:
+    """The queue of one replica and the one thread that runs its models.
+
+    The thread keeps the event loop free for other requests and for Serve's health checks.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        batch_tokens: int,
+        wait_s: float = 0.0,
+        queue_tokens: int,
+        queue_s: float,
+        observer: Observer,
+    ) -> None:
+        """`queue_tokens` and `queue_s` bound what waits: its size, and the first one's wait."""
+        self._run = run
+        self._batch_tokens = batch_tokens
+        self._wait_s = wait_s
+        self._queue_tokens = queue_tokens
+        self._queue_s = queue_s
+        self._observer = observer
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._queue: deque[_Job] = deque()
+        self._waiting_tokens = 0
+        self._arrived = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, rows: Rows) -> Answer:
+        """Wait for the answer to all rows.
+
+        Raises:
+            ProblemError: the queue is full (503).
+        """
+        self._admit(rows.token_count)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work(), name="token-batcher")
+        job = _Job(rows, asyncio.get_running_loop().create_future(), time.perf_counter())
+        self._queue.append(job)
+        self._waiting_tokens += rows.token_count
+        self._arrived.set()
+        return await job.future
+
+    def check(self) -> None:
+        """Raise RuntimeError where the worker has ended and no request would be answered."""
+        if self._worker is not None and self._worker.done():
+            raise RuntimeError("the batching worker has ended")
+
+    def _admit(self, tokens: int) -> None:
+        self._drop_abandoned()
+        if not self._queue:
+            return
+        age_s = time.perf_counter() - self._queue[0].waits_since
+        if age_s > self._queue_s or self._waiting_tokens + tokens > self._queue_tokens:
+            raise overloaded(age_s)
+
+    def _drop_abandoned(self) -> None:
+        """Requests whose client has gone, or whose time is up, at the front of the queue."""
+        while self._queue and self._queue[0].future.done():
+            self._waiting_tokens -= self._queue.popleft().rest.token_count
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._arrived.wait()
+            if self._wait_s and self._waiting_tokens < self._batch_tokens:
+                await asyncio.sleep(self._wait_s)
+            batch = self._take()
+            if not batch:
+                self._arrived.clear()
+                continue
+            started = time.perf_counter()
+            pieces = [rows for _, rows in batch]
+            try:
+                answers = await loop.run_in_executor(self._executor, self._run, pieces)
+            except Exception as error:  # noqa: BLE001 (handed to the requests it belongs to)
+                self._fail(batch, error)
+            else:
+                self._deliver(batch, answers, time.perf_counter() - started)
+
+    def _take(self) -> list[tuple[_Job, Rows]]:
+        """Rows from the front of the queue, at least one, up to the token budget."""
+        batch: list[tuple[_Job, Rows]] = []
+        budget = self._batch_tokens
+        now = time.perf_counter()
+        self._drop_abandoned()
+        while self._queue:
+            job = self._queue[0]
+            fitting = job.rest.rows_within(budget)
+            if not fitting and batch:
+                break
+            piece, job.rest = job.rest.split(max(1, fitting))
+            batch.append((job, piece))
+            budget -= piece.token_count
+            self._waiting_tokens -= piece.token_count
+            self._queue.popleft()
+            job.queue_s += now - job.waits_since
+            if len(job.rest):
+                job.waits_since = now
+                self._queue.append(job)
+            self._drop_abandoned()
+        return batch
+
+    def _deliver(
+        self, batch: list[tuple[_Job, Rows]], answers: list[FloatArray], compute_s: float
+    ) -> None:
+        tokens = sum(rows.token_count for _, rows in batch)
+        self._observer.batch(rows=sum(len(rows) for _, rows in batch), tokens=tokens)
+        for (job, _), answer in zip(batch, answers, strict=True):
+            job.parts.append(answer)
+            job.compute_s += compute_s
+            if not len(job.rest) and not job.future.done():
+                self._observer.waited(job.queue_s)
+                whole = np.concatenate(job.parts)
+                job.future.set_result(Answer(whole, job.queue_s, job.compute_s))
+
+    def _fail(self, batch: list[tuple[_Job, Rows]], error: Exception) -> None:
+        """Only the requests of this batch fail; the rest of a split one is not run either."""
+        for job, _ in batch:
+            if not job.future.done():
+                job.future.set_exception(error)

@@ -1,0 +1,155 @@
+"""A small client of the service.
+
+    with Client("http://127.0.0.1:8000") as client:
+        client.classify(["정말 좋았다"], language="ko").predictions[0].label
+
+A full queue (503) is tried again after the seconds that Retry-After names, and so is a connection
+that breaks: classifying twice does no harm. Everything else raises at once.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import httpx2
+from pydantic import ValidationError
+
+from langalign.errors import LangAlignError
+from serve.schemas import (
+    ClassifyRequest,
+    ClassifyResponse,
+    ModelCard,
+    ModelList,
+    PairInput,
+    Problem,
+)
+
+__all__ = ["Client", "ServiceError"]
+
+RETRIED = (408, 429, 502, 503, 504)
+LONGEST_PAUSE_S = 30.0
+
+
+class ServiceError(LangAlignError):
+    """The service refused a request, or cannot be reached; `status` is None then."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Client:
+    """One connection pool to one service; safe to share between threads."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 60.0,
+        retries: int = 5,
+        transport: httpx2.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`retries` is how often a request that may succeed later is sent again."""
+        self._retries = retries
+        self._sleep = sleep
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx2.Client(
+            base_url=url, headers=headers, timeout=timeout_s, transport=transport
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def classify(
+        self,
+        inputs: Sequence[str | tuple[str, str]],
+        *,
+        language: str,
+        model: str | None = None,
+        top_k: int | None = None,
+        compare: bool = False,
+    ) -> ClassifyResponse:
+        """Classify texts, or (premise, hypothesis) tuples; answers come in their order.
+
+        Raises:
+            ServiceError: the service refuses the request, or stays out of reach.
+        """
+        request = ClassifyRequest(
+            model=model,
+            language=language,
+            inputs=[
+                entry
+                if isinstance(entry, str)
+                else PairInput(premise=entry[0], hypothesis=entry[1])
+                for entry in inputs
+            ],
+            top_k=top_k,
+            compare=compare,
+        )
+        answer = self._send("POST", "/v1/classify", request.model_dump_json(exclude_defaults=True))
+        return ClassifyResponse.model_validate_json(answer.content)
+
+    def models(self) -> list[ModelCard]:
+        """The models in service.
+
+        Raises:
+            ServiceError: as for `classify`.
+        """
+        return ModelList.model_validate_json(self._send("GET", "/v1/models").content).models
+
+    def _send(self, method: str, path: str, body: str | None = None) -> httpx2.Response:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        for attempt in range(self._retries + 1):
+            is_last = attempt == self._retries
+            try:
+                answer = self._http.request(method, path, content=body, headers=headers)
+            except httpx2.TransportError as error:
+                if is_last:
+                    raise ServiceError(
+                        f"no answer from {self._http.base_url}: {type(error).__name__}: {error}; "
+                        "check the address and that the service runs"
+                    ) from error
+                pause_s = _backoff_s(attempt)
+            else:
+                if answer.is_success:
+                    return answer
+                if is_last or answer.status_code not in RETRIED:
+                    raise ServiceError(_problem(answer), answer.status_code)
+                pause_s = _retry_after_s(answer) or _backoff_s(attempt)
+            self._sleep(min(pause_s, LONGEST_PAUSE_S))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _retry_after_s(answer: httpx2.Response) -> float | None:
+    """Seconds that the service asks for; its dates, which RFC 9110 allows, it never sends."""
+    value = answer.headers.get("retry-after", "")
+    return float(value) if value.isdecimal() else None
+
+
+def _backoff_s(attempt: int) -> float:
+    """Up to 0.2 s, then twice as much each time, so that clients do not return together."""
+    return 0.2 * 2.0**attempt * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
+
+
+def _problem(answer: httpx2.Response) -> str:
+    try:
+        problem = Problem.model_validate_json(answer.content)
+    except ValidationError:
+        return f"{answer.status_code} {answer.reason_phrase} from {answer.url}"
+    return f"{problem.status} {problem.title}: {problem.detail}"

@@ -1,0 +1,143 @@
+"""One forward pass for inputs of many models and languages; no Ray.
+
+Inputs that share an encoder are embedded together, whatever model and language they are for; then
+each row goes through its own aligner and head. Rows are sorted by length and cut where padding
+would cost more than another forward pass.
+
+Shapes: N rows of a batch, T tokens, D embedding width, C classes of a model.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from langalign.encoder import SentenceEncoder
+from langalign.model import TextModel
+from langalign.tokens import IntArray, TokenizedText
+
+__all__ = ["Engine", "Rows", "padded_batches"]
+
+FloatArray = npt.NDArray[np.float32]
+# A forward pass costs about as much as this many padded tokens more in the one before.
+CALL_TOKENS = 96
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokenised inputs of one request: one model, one side of its aligner."""
+
+    model: TextModel
+    of_target: bool
+    tokens: TokenizedText
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of all rows, without padding."""
+        return int(self.tokens.offsets[-1] - self.tokens.offsets[0])
+
+    def split(self, rows: int) -> tuple["Rows", "Rows"]:
+        """The first `rows` of them, and the others."""
+        ids, offsets, types = self.tokens.ids, self.tokens.offsets, self.tokens.types
+        parts = (offsets[: rows + 1], offsets[rows:])
+        first, rest = (TokenizedText(ids, part, types) for part in parts)
+        return (
+            Rows(self.model, self.of_target, first),
+            Rows(self.model, self.of_target, rest),
+        )
+
+    def rows_within(self, budget: int) -> int:
+        """How many of the first rows have at most `budget` tokens together."""
+        ends = self.tokens.offsets[1:] - self.tokens.offsets[0]
+        return int(np.searchsorted(ends, budget, side="right"))
+
+
+class Engine:
+    """Turns rows of any models into probabilities, with one forward pass for each encoder."""
+
+    def __init__(self, *, forward_tokens: int = 2048) -> None:
+        """`forward_tokens` bounds the padded tokens of one forward pass."""
+        self.forward_tokens = forward_tokens
+
+    @torch.inference_mode()
+    def run(self, requests: Sequence[Rows]) -> list[FloatArray]:
+        """Probabilities (rows, C) of each request, in the order of its model's labels."""
+        answers: dict[int, FloatArray] = {}
+        for sharing in _groups([id(rows.model.encoder) for rows in requests]):
+            members = [requests[number] for number in sharing]
+            sizes = [len(rows) for rows in members]
+            parts = self._embed(members).split(sizes)  # type: ignore[no-untyped-call]
+            for alike in _groups([(id(rows.model), rows.of_target) for rows in members]):
+                first = members[alike[0]]
+                probabilities = first.model.classify(
+                    torch.cat([parts[place] for place in alike]), of_target=first.of_target
+                )
+                ends = np.cumsum([len(members[place]) for place in alike])[:-1]
+                for place, answer in zip(alike, np.split(probabilities, ends), strict=True):
+                    answers[sharing[place]] = answer
+        return [answers[number] for number in range(len(requests))]
+
+    def _embed(self, requests: Sequence[Rows]) -> Tensor:
+        """Embeddings (N, D) of requests that share an encoder, one after the other."""
+        encoder: SentenceEncoder = requests[0].model.encoder
+        tokens = _joined([rows.tokens for rows in requests])
+        out = torch.empty((len(tokens), encoder.width), device=encoder.device)
+        for rows in padded_batches(tokens.lengths(), self.forward_tokens):
+            out[torch.from_numpy(rows)] = encoder(*encoder.batch(tokens, rows))
+        return out
+
+
+def padded_batches(
+    lengths: IntArray, budget: int, call_tokens: int = CALL_TOKENS
+) -> list[IntArray]:
+    """Cut rows, longest first, into batches of at most `budget` padded tokens.
+
+    A batch also ends where its padding has cost `call_tokens` tokens, about what one more call
+    of the model costs: so one long row never pads many short ones. A row over the budget is a
+    batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches = []
+    start, padding = 0, 0
+    for place, length in enumerate(lengths[order].tolist()):
+        longest = int(lengths[order[start]])
+        padding += longest - length
+        if place > start and (padding > call_tokens or (place - start + 1) * longest > budget):
+            batches.append(order[start:place])
+            start, padding = place, 0
+    if len(order):
+        batches.append(order[start:])
+    return batches
+
+
+def _groups(keys: Sequence[Hashable]) -> list[list[int]]:
+    """The places of equal keys, together."""
+    places: dict[Hashable, list[int]] = defaultdict(list)
+    for place, key in enumerate(keys):
+        places[key].append(place)
+    return list(places.values())
+
+
+def _joined(parts: Sequence[TokenizedText]) -> TokenizedText:
+    """All sentences of all parts; a part may be a window into longer arrays of ids."""
+    if len(parts) == 1:
+        return parts[0]
+    windows = [slice(int(part.offsets[0]), int(part.offsets[-1])) for part in parts]
+    lengths = np.concatenate([part.lengths() for part in parts])
+    types = [
+        part.types[window]
+        for part, window in zip(parts, windows, strict=True)
+        if part.types is not None
+    ]
+    return TokenizedText(
+        np.concatenate([part.ids[window] for part, window in zip(parts, windows, strict=True)]),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.concatenate(types) if types else None,
+    )

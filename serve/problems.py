@@ -1,0 +1,72 @@
+"""Faults of a request as RFC 9457 problem details; none of them repeats the user's text."""
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from serve.schemas import PROBLEM_MEDIA_TYPE, Problem
+
+__all__ = ["ProblemError", "invalid_body", "overloaded", "problem_response"]
+
+SHOWN_FAULTS = 20
+
+
+class ProblemError(Exception):
+    """A request that cannot be answered: the problem, and headers that belong to it."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: list[dict[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        title = HTTPStatus(status).phrase
+        self.problem = Problem(title=title, status=status, detail=detail, errors=errors)
+        self.headers = dict(headers or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self.problem, self.headers)
+
+
+def _rebuilt(problem: Problem, headers: dict[str, str]) -> ProblemError:
+    return ProblemError(problem.status, problem.detail, errors=problem.errors, headers=headers)
+
+
+def overloaded(wait_s: float) -> ProblemError:
+    """503 with Retry-After, in whole seconds."""
+    return ProblemError(
+        503,
+        "the queue is full: send the request again after the seconds that Retry-After names",
+        headers={"Retry-After": str(max(1, math.ceil(wait_s)))},
+    )
+
+
+def invalid_body(error: ValidationError) -> ProblemError:
+    """400 for bytes that are not JSON, 422 for JSON that breaks the schema."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    if faults[0]["type"] == "json_invalid":
+        return ProblemError(400, f"the body is not JSON: {faults[0]['msg']}")
+    shown = [
+        {"place": ".".join(map(str, fault["loc"])), "rule": fault["msg"]}
+        for fault in faults[:SHOWN_FAULTS]
+    ]
+    first = shown[0]
+    place = first["place"] or "the body"
+    return ProblemError(422, f"{place}: {first['rule']}; see /openapi.json", errors=shown)
+
+
+def problem_response(error: ProblemError) -> Response:
+    """The HTTP answer."""
+    return Response(
+        error.problem.model_dump_json(exclude_none=True),
+        status_code=error.problem.status,
+        media_type=PROBLEM_MEDIA_TYPE,
+        headers=error.headers,
+    )

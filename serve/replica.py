@@ -1,0 +1,82 @@
+"""Puts the parts of one replica together."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from serve.batching import TokenBatcher
+from serve.engine import Engine
+from serve.loading import Loader
+from serve.registry import Registry, parse_sources
+from serve.service import Service
+from serve.settings import Settings
+from serve.telemetry import Observer
+
+__all__ = ["Replica", "start_replica"]
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A service with its models loaded, and the task that looks for new versions, if any does."""
+
+    service: Service
+    batcher: TokenBatcher
+    watch: "asyncio.Task[None] | None"
+
+    def check(self) -> None:
+        """Raise RuntimeError where the replica can do no more work."""
+        self.batcher.check()
+        if self.watch is not None and self.watch.done():
+            raise RuntimeError("the watch for new versions has ended")
+
+
+async def start_replica(settings: Settings, models: Sequence[str], observer: Observer) -> Replica:
+    """Load models and begin to watch them; `models` are those of `settings.model` it serves.
+
+    Raises:
+        LangAlignError: a model that cannot be served.
+    """
+    started = time.perf_counter()
+    torch.set_num_threads(settings.threads_of_replica())
+    engine = Engine(forward_tokens=settings.forward_tokens)
+    registry = await asyncio.to_thread(_loaded, settings, models, engine, observer)
+    batcher = TokenBatcher(
+        engine.run,
+        batch_tokens=settings.batch_tokens,
+        wait_s=settings.batch_wait_s,
+        queue_tokens=settings.queue_tokens,
+        queue_s=settings.queue_s,
+        observer=observer,
+    )
+    service = Service(
+        registry,
+        batcher,
+        limits=settings.limits(),
+        observer=observer,
+        cache_rows=settings.cache_rows,
+    )
+    watch = asyncio.create_task(service.watch(settings.watch_s)) if settings.watch_s else None
+    cards = await service.models()
+    logger.info(
+        "%d models on %d encoders loaded in %.1f s",
+        len(cards),
+        len({card.encoder for card in cards}),
+        time.perf_counter() - started,
+    )
+    return Replica(service, batcher, watch)
+
+
+def _loaded(
+    settings: Settings, models: Sequence[str], engine: Engine, observer: Observer
+) -> Registry:
+    sources = parse_sources(models, settings.storage)
+    loader = Loader(device=settings.device, precision=settings.precision)
+    registry = Registry(sources, loader, engine, observer)
+    registry.load()
+    return registry

@@ -1,0 +1,191 @@
+"""One request from its schema to its answer, inside one replica; no HTTP.
+
+Everything a client can get wrong is checked here before anything enters the queue: what is in the
+queue cannot fail for the fault of one request.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from langalign.errors import DataError
+from langalign.tokens import TokenizedText
+from serve.batching import Answer, TokenBatcher
+from serve.cache import AnswerCache, cache_keys
+from serve.engine import Rows
+from serve.inputs import check_limits, columns
+from serve.loading import ServedModel
+from serve.problems import ProblemError
+from serve.registry import Registry
+from serve.schemas import ClassifyRequest, ClassifyResponse, ModelCard, Prediction, Timing
+from serve.settings import Limits
+from serve.telemetry import Observer
+
+__all__ = ["Backend", "Service"]
+
+logger = logging.getLogger("ray.serve")
+
+# As proxies log it; nobody is left to receive it.
+CLIENT_GONE = 499
+# Tokenising more characters than this takes longer than handing it to a thread.
+THREAD_CHARACTERS = 4000
+
+
+class Backend(Protocol):
+    """What answers requests: a Service in this process, or replicas elsewhere."""
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
+        """Answer a request, or raise ProblemError."""
+
+    async def models(self) -> list[ModelCard]:
+        """What is in service."""
+
+
+class Service:
+    """The models of one replica behind one queue."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        batcher: TokenBatcher,
+        *,
+        limits: Limits,
+        observer: Observer,
+        cache_rows: int = 0,
+    ) -> None:
+        self._registry = registry
+        self._batcher = batcher
+        self._limits = limits
+        self._observer = observer
+        self._cache = AnswerCache(cache_rows) if cache_rows else None
+
+    async def models(self) -> list[ModelCard]:
+        """What is in service."""
+        return self._registry.cards()
+
+    async def watch(self, every_s: float) -> None:
+        """Look for new versions for ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await asyncio.to_thread(self._registry.refresh)
+            except Exception:
+                # The watch has to outlive whatever one look met, or updates would end unseen.
+                logger.exception("looking for new versions failed; the next look comes")
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
+        """Answer a request.
+
+        Raises:
+            ProblemError: a wrong request (404, 422), a full queue (503), or no time left (504).
+        """
+        started = time.perf_counter()
+        model, language, status, tokens = "", "", 500, 0
+        try:
+            served = self._registry.choose(request.model, request.language)
+            model, language = served.name, request.language
+            async with asyncio.timeout(self._limits.request_s):
+                response = await self._answer(request, served, started)
+            status, tokens = 200, sum(prediction.tokens for prediction in response.predictions)
+        except ProblemError as error:
+            status = error.problem.status
+            raise
+        except TimeoutError:
+            status = 504
+            raise ProblemError(
+                504, f"no answer within {self._limits.request_s} s; send fewer inputs at a time"
+            ) from None
+        except asyncio.CancelledError:
+            status = CLIENT_GONE
+            raise
+        finally:
+            self._observer.request(
+                model=model,
+                language=language,
+                status=status,
+                inputs=len(request.inputs),
+                tokens=tokens,
+                seconds=time.perf_counter() - started,
+            )
+        return response
+
+    async def _answer(
+        self, request: ClassifyRequest, served: ServedModel, started: float
+    ) -> ClassifyResponse:
+        check_limits(request.inputs, self._limits)
+        try:
+            texts, pairs = columns(request.inputs, is_pair_task=served.model.is_pair_task)
+        except DataError as error:
+            raise ProblemError(422, str(error)) from None
+        tokens = await _tokenized(served, texts, pairs)
+        rows = Rows(served.model, request.language == served.model.target_language, tokens)
+        answer = await self._classified(rows, served)
+        bare = None
+        if request.compare:
+            bare = await self._batcher.submit(dataclasses.replace(rows, model=served.unaligned))
+        return ClassifyResponse(
+            model=served.name,
+            version=served.version,
+            language=request.language,
+            predictions=_predictions(served, rows, answer, bare, request.top_k),
+            timing=Timing(
+                queue_ms=round(answer.queue_s * 1000, 3),
+                compute_ms=round(answer.compute_s * 1000, 3),
+                total_ms=round((time.perf_counter() - started) * 1000, 3),
+            ),
+        )
+
+    async def _classified(self, rows: Rows, served: ServedModel) -> Answer:
+        """The answer from the cache, if there is one that holds every row, else from the model."""
+        if self._cache is None:
+            return await self._batcher.submit(rows)
+        keys = cache_keys(rows, f"{served.name}/{served.version}")
+        known = self._cache.find(keys)
+        if known is not None:
+            return Answer(known, 0.0, 0.0)
+        answer = await self._batcher.submit(rows)
+        self._cache.keep(keys, answer.probabilities)
+        return answer
+
+
+async def _tokenized(
+    served: ServedModel, texts: list[str], pairs: list[str] | None
+) -> TokenizedText:
+    tokenize = served.model.encoder.tokenize
+    if sum(map(len, texts)) + sum(map(len, pairs or ())) > THREAD_CHARACTERS:
+        return await asyncio.to_thread(tokenize, texts, pairs)
+    return tokenize(texts, pairs)
+
+
+def _predictions(
+    served: ServedModel, rows: Rows, answer: Answer, bare: Answer | None, top_k: int | None
+) -> list[Prediction]:
+    ranked = _ranked(served.model.labels, answer, top_k)
+    plain = _ranked(served.model.labels, bare, top_k) if bare else [None] * len(ranked)
+    return [
+        Prediction(
+            label=next(iter(probabilities)),
+            probability=next(iter(probabilities.values())),
+            probabilities=probabilities,
+            unaligned=unaligned,
+            tokens=tokens,
+        )
+        for probabilities, unaligned, tokens in zip(
+            ranked, plain, rows.tokens.lengths().tolist(), strict=True
+        )
+    ]
+
+
+def _ranked(labels: Sequence[str], answer: Answer, top_k: int | None) -> list[dict[str, float]]:
+    """Probabilities by label of each row, likeliest first, at most `top_k`."""
+    order = np.argsort(-answer.probabilities, axis=1, kind="stable")[:, :top_k].tolist()
+    values = answer.probabilities.astype(float).round(6).tolist()
+    return [
+        {labels[place]: row[place] for place in best}
+        for best, row in zip(order, values, strict=True)
+    ]

@@ -1,0 +1,199 @@
+"use strict";
+// The page of the service. What users and models wrote goes in through textContent only.
+
+const ROWS_OF_A_REQUEST = 64;
+const RETRIES = 3;
+const byId = (id) => document.getElementById(id);
+let models = [];
+
+function element(name, text) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function say(text, isBad = false) {
+  byId("status").textContent = text;
+  byId("status").className = isBad ? "bad" : "";
+}
+
+const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
+
+async function call(path, body) {
+  const headers = { "Content-Type": "application/json" };
+  if (byId("key").value) headers.Authorization = `Bearer ${byId("key").value}`;
+  const options = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body) };
+  for (let attempt = 0; ; attempt += 1) {
+    const answer = await fetch(path, options);
+    if (answer.ok) return answer.json();
+    if (answer.status === 503 && attempt < RETRIES) {
+      await pause(Number(answer.headers.get("Retry-After")) || 1);
+      continue;
+    }
+    if (answer.status === 401) byId("key-label").hidden = false;
+    const problem = await answer.json().catch(() => ({}));
+    throw new Error(problem.detail || `${answer.status} ${answer.statusText}`);
+  }
+}
+
+function chosen() {
+  return models.find((model) => model.name === byId("model").value);
+}
+
+function fill(select, values) {
+  select.replaceChildren(...values.map((value) => new Option(value, value)));
+}
+
+function showModel() {
+  const model = chosen();
+  if (!model) return;
+  fill(byId("language"), [...new Set([model.target_language, model.source_language])]);
+  byId("texts-label").textContent = model.inputs === "pair"
+    ? "Pairs, one per line: premise, a tab or |, hypothesis"
+    : "Sentences, one per line";
+  byId("card-name").textContent = model.name;
+  const facts = [
+    ["version", model.version],
+    ["published", model.published_at],
+    ["languages", `${model.source_language} (labels), ${model.target_language}`],
+    ["labels", model.labels.join(", ")],
+    ["longest input", `${model.max_tokens} tokens`],
+    ["precision", model.precision],
+  ];
+  if (model.canary_version) {
+    facts.push(["canary", `${model.canary_version}, ${Math.round(model.canary_share * 100)} %`]);
+  }
+  for (const refused of model.refused) facts.push([`refused ${refused.version}`, refused.reason]);
+  byId("facts").replaceChildren(
+    ...facts.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+  byId("metrics").hidden = !model.metrics.length;
+  byId("metrics").tBodies[0].replaceChildren(...model.metrics.map(metricRow));
+  byId("card").hidden = false;
+}
+
+function metricRow(metric) {
+  const row = element("tr");
+  for (const key of ["method", "aligner", "language", "split", "metric", "value"]) {
+    const value = metric[key];
+    row.append(element("td", typeof value === "number" ? value.toFixed(3) : value ?? ""));
+  }
+  return row;
+}
+
+function inputsOf(text, isPair) {
+  const lines = text.split(/\r?\n/).filter((line) => line.trim());
+  if (!isPair) return lines;
+  return lines.map((line, place) => {
+    const [premise, hypothesis] = line.split(/\t|\|/);
+    if (hypothesis === undefined) throw new Error(`line ${place + 1} has no tab or | between its texts`);
+    return { premise: premise.trim(), hypothesis: hypothesis.trim() };
+  });
+}
+
+// RFC 4180: quoted fields may hold commas, quotes (doubled) and line breaks.
+function parseCsv(text) {
+  const rows = [[""]];
+  let quoted = false;
+  for (let place = 0; place < text.length; place += 1) {
+    const sign = text[place];
+    const row = rows[rows.length - 1];
+    if (quoted && sign === '"' && text[place + 1] === '"') {
+      row[row.length - 1] += '"';
+      place += 1;
+    } else if (sign === '"') {
+      quoted = !quoted;
+    } else if (sign === "," && !quoted) {
+      row.push("");
+    } else if (sign === "\n" && !quoted) {
+      rows.push([""]);
+    } else if (sign !== "\r" || quoted) {
+      row[row.length - 1] += sign;
+    }
+  }
+  return rows.filter((row) => row.some((field) => field.trim()));
+}
+
+async function readFile() {
+  const file = byId("file").files[0];
+  if (!file) return;
+  const rows = parseCsv((await file.text()).replace(/^\ufeff/, ""));
+  const isPair = chosen()?.inputs === "pair";
+  const wanted = isPair ? ["premise", "hypothesis"] : ["text"];
+  const heads = rows[0].map((field) => field.trim().toLowerCase());
+  const named = wanted.every((name) => heads.includes(name));
+  const places = named ? wanted.map((name) => heads.indexOf(name)) : wanted.map((_, place) => place);
+  const lines = rows.slice(named ? 1 : 0).map((row) =>
+    places.map((place) => (row[place] ?? "").replace(/\s+/g, " ")).join("\t"));
+  byId("texts").value = lines.join("\n");
+  say(`${lines.length} rows of ${file.name}`);
+}
+
+function answerItem(input, prediction) {
+  const item = element("li");
+  item.append(element("div", typeof input === "string" ? input : `${input.premise} | ${input.hypothesis}`));
+  for (const [label, probability] of Object.entries(prediction.probabilities)) {
+    const bar = barOf(label, probability);
+    if (label === prediction.label) bar.classList.add("best");
+    item.append(bar);
+    if (prediction.unaligned) {
+      const bare = barOf("without aligner", prediction.unaligned[label]);
+      bare.classList.add("bare");
+      item.append(bare);
+    }
+  }
+  return item;
+}
+
+function barOf(name, probability) {
+  const bar = element("div");
+  bar.className = "bar";
+  const progress = element("progress");
+  progress.max = 1;
+  progress.value = probability;
+  progress.setAttribute("aria-label", name);
+  bar.append(element("span", name), progress, element("span", `${(probability * 100).toFixed(1)} %`));
+  return bar;
+}
+
+async function classify(event) {
+  event.preventDefault();
+  byId("send").disabled = true;
+  byId("list").replaceChildren();
+  try {
+    const model = chosen();
+    if (!model) return await start();
+    const inputs = inputsOf(byId("texts").value, model.inputs === "pair");
+    const language = byId("language").value;
+    const compare = byId("compare").checked;
+    const began = performance.now();
+    for (let done = 0; done < inputs.length; done += ROWS_OF_A_REQUEST) {
+      const part = inputs.slice(done, done + ROWS_OF_A_REQUEST);
+      say(`${done} of ${inputs.length}`);
+      const answer = await call("v1/classify", { model: model.name, language, inputs: part, compare });
+      byId("list").append(...part.map((input, place) => answerItem(input, answer.predictions[place])));
+      byId("answers").hidden = false;
+    }
+    say(`${inputs.length} answered in ${Math.round(performance.now() - began)} ms`);
+  } catch (error) {
+    say(error.message, true);
+  } finally {
+    byId("send").disabled = false;
+  }
+}
+
+async function start() {
+  try {
+    ({ models } = await call("v1/models"));
+    fill(byId("model"), models.map((model) => model.name));
+    showModel();
+    say("");
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+byId("ask").addEventListener("submit", classify);
+byId("model").addEventListener("change", showModel);
+byId("file").addEventListener("change", readFile);
+byId("key").addEventListener("change", start);
+start();

@@ -1,0 +1,108 @@
+"""The real service: `serve run` of a deployment file, in processes of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import yaml
+
+ROOT = Path(__file__).parents[2]
+START_LIMIT_S = 150.0
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """Its address, its log, and the process that began it."""
+
+    url: str
+    log: Path
+    process: psutil.Process
+
+    def replicas(self, deployment: str) -> list[psutil.Process]:
+        """Processes of the replicas of a deployment."""
+        return [
+            child
+            for child in self.process.children(recursive=True)
+            if deployment in " ".join(_command(child)) and "ServeReplica" in _command(child)[0]
+        ]
+
+
+@contextmanager
+def running_service(folder: Path, **args: Any) -> Iterator[RunningService]:
+    """Start the service with these settings on a free port; it has answered /readyz."""
+    port = free_port()
+    config = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "applications": [
+            {"name": "langalign", "import_path": "serve.app:build", "args": args},
+        ],
+    }
+    path, log = folder / "config.yaml", folder / "service.log"
+    path.write_text(yaml.safe_dump(config))
+    command = [str(Path(sys.executable).parent / "serve"), "run", str(path)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    service = RunningService(f"http://127.0.0.1:{port}", log, psutil.Process(process.pid))
+    try:
+        _wait_until_ready(service, process)
+        yield service
+    finally:
+        _stop(process)
+
+
+def _wait_until_ready(service: RunningService, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, service.log.read_text()[-3000:]
+        try:
+            if httpx2.get(f"{service.url}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.3)
+    raise AssertionError(f"not ready: {service.log.read_text()[-3000:]}")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """End the service and everything that it started."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(20)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    for left in alive:
+        left.kill()
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline() or [""]
+    except psutil.Error:
+        return [""]

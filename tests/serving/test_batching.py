@@ -1,0 +1,177 @@
+"""The queue: whose answer is whose, batches by tokens, refusals, and faults of the model."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from langalign.model import TextModel
+from langalign.tokens import TokenizedText
+from serve.batching import TokenBatcher
+from serve.engine import FloatArray, Rows
+from serve.problems import ProblemError
+from serve.telemetry import NoObserver
+
+NO_MODEL = cast(TextModel, None)
+
+
+def rows_of(*lengths: int, mark: int = 0) -> Rows:
+    """Sentences whose tokens all are `mark`."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = np.full(int(offsets[-1]), mark, dtype=np.int32)
+    return Rows(NO_MODEL, True, TokenizedText(ids, offsets))
+
+
+class Echo:
+    """Answers each row with its first token; waits for `gate` where there is one."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate: threading.Event | None = None
+        self.fault: Exception | None = None
+
+    def __call__(self, requests: Sequence[Rows]) -> list[FloatArray]:
+        self.batches.append([rows.token_count for rows in requests])
+        if self.gate is not None:
+            self.gate.wait(10)
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+        return [
+            rows.tokens.ids[rows.tokens.offsets[:-1]].astype(np.float32)[:, None]
+            for rows in requests
+        ]
+
+
+def batcher_of(run: Echo, **options: Any) -> TokenBatcher:
+    bounds = {"batch_tokens": 100, "queue_tokens": 10_000, "queue_s": 10.0, **options}
+    return TokenBatcher(run, observer=NoObserver(), **bounds)
+
+
+async def until(condition: Any) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("the condition never held")
+
+
+def test_every_request_gets_its_own_answer() -> None:
+    async def scenario() -> None:
+        batcher = batcher_of(Echo(), batch_tokens=37)
+        asked = [rows_of(*[1 + mark % 7] * (1 + mark % 5), mark=mark) for mark in range(200)]
+        answers = await asyncio.gather(*[batcher.submit(rows) for rows in asked])
+        for mark, (rows, answer) in enumerate(zip(asked, answers, strict=True)):
+            assert answer.probabilities.tolist() == [[float(mark)]] * len(rows)
+
+    asyncio.run(scenario())
+
+
+def test_batches_are_cut_by_tokens_and_a_long_request_holds_up_nobody() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        run.gate = threading.Event()
+        batcher = batcher_of(run)
+        first = asyncio.create_task(batcher.submit(rows_of(5)))
+        await until(lambda: run.batches)
+        long = asyncio.create_task(batcher.submit(rows_of(*[40] * 5)))
+        short = asyncio.create_task(batcher.submit(rows_of(10, 10)))
+        await asyncio.sleep(0)
+        run.gate.set()
+        await asyncio.gather(first, long, short)
+        # Two rows of 40 fit in 100 tokens, and the short request fills up what they leave.
+        assert run.batches == [[5], [80, 20], [80], [40]]
+
+    asyncio.run(scenario())
+
+
+def test_a_row_over_the_budget_is_a_batch_of_its_own() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        await batcher_of(run).submit(rows_of(500))
+        assert run.batches == [[500]]
+
+    asyncio.run(scenario())
+
+
+def test_waiting_fills_a_batch() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run, wait_s=0.2)
+        await asyncio.gather(*[batcher.submit(rows_of(5)) for _ in range(4)])
+        assert run.batches == [[5, 5, 5, 5]]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("options", [{"queue_s": 0.05}, {"queue_tokens": 30}])
+def test_a_full_queue_refuses_and_then_serves_again(options: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        run = Echo()
+        run.gate = threading.Event()
+        batcher = batcher_of(run, **options)
+        accepted = [asyncio.create_task(batcher.submit(rows_of(20)))]
+        await until(lambda: run.batches)
+        accepted.append(asyncio.create_task(batcher.submit(rows_of(20))))
+        await asyncio.sleep(0.1)
+        with pytest.raises(ProblemError) as refused:
+            await batcher.submit(rows_of(20))
+        assert refused.value.problem.status == 503
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        run.gate.set()
+        await asyncio.gather(*accepted)
+        await batcher.submit(rows_of(20))
+
+    asyncio.run(scenario())
+
+
+def test_a_fault_of_the_model_fails_its_batch_only() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run)
+        run.fault = RuntimeError("out of memory")
+        with pytest.raises(RuntimeError, match="out of memory"):
+            await batcher.submit(rows_of(60, 60))
+        answer = await batcher.submit(rows_of(3, mark=9))
+        assert answer.probabilities.tolist() == [[9.0]]
+        # The second half of the failed request was not run.
+        assert run.batches == [[60], [3]]
+        batcher.check()
+
+    asyncio.run(scenario())
+
+
+def test_what_nobody_waits_for_is_not_run() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        run.gate = threading.Event()
+        batcher = batcher_of(run)
+        first = asyncio.create_task(batcher.submit(rows_of(5)))
+        await until(lambda: run.batches)
+        gone = asyncio.create_task(batcher.submit(rows_of(7)))
+        kept = asyncio.create_task(batcher.submit(rows_of(11)))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        run.gate.set()
+        await asyncio.gather(first, kept)
+        assert run.batches == [[5], [11]]
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_has_ended_is_unhealthy() -> None:
+    async def scenario() -> None:
+        batcher = batcher_of(Echo())
+        await batcher.submit(rows_of(5))
+        batcher.check()
+        (worker,) = [task for task in asyncio.all_tasks() if task.get_name() == "token-batcher"]
+        worker.cancel()
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="ended"):
+            batcher.check()
+
+    asyncio.run(scenario())

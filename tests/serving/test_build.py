@@ -1,0 +1,90 @@
+"""What the application is made of: the demo's model, and one deployment for each encoder."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from published import publish, write_encoder
+
+from langalign.errors import ArtifactError, ConfigError, TrainingError
+from langalign.storage import STORAGE_VARIABLE, Storage
+from serve import demo
+from serve.app import build
+from serve.settings import Settings
+
+
+def deployments(application: Any) -> dict[str, list[str]]:
+    """Names of deployments → the models that each loads."""
+    found: dict[str, list[str]] = {}
+    pending = [application]
+    while pending:
+        bound = pending.pop()._bound_deployment
+        _, models = bound.init_args
+        if isinstance(models, dict):
+            found[bound.name] = []
+            pending += models.values()
+        else:
+            found[bound.name] = list(models)
+    return found
+
+
+def test_models_of_one_encoder_take_http_themselves(models: Storage) -> None:
+    settings = Settings(model=["one", "two"], storage=models.root)
+    assert deployments(build(settings)) == {"Classifier": ["one", "two"]}
+
+
+def test_each_encoder_is_a_deployment_behind_one_gateway(tmp_path: Path, encoder: Path) -> None:
+    root, scratch = tmp_path / "store", tmp_path / "scratch"
+    other = write_encoder(tmp_path / "other", seed=3)
+    publish(root, encoder, scratch, name="one", seed=1)
+    publish(root, encoder, scratch, name="two", seed=2)
+    publish(root, other, scratch, name="far", seed=3)
+    found = deployments(build(Settings(model=["one", "two", "far"], storage=str(root))))
+    assert found.pop("Gateway") == []
+    assert sorted(found.values()) == [["far"], ["one", "two"]]
+    assert all(name.startswith("Encoder-") for name in found)
+
+
+def test_what_cannot_be_served_is_said_before_anything_starts(
+    tmp_path: Path, models: Storage
+) -> None:
+    with pytest.raises(ArtifactError, match="choose from one, pairs, two"):
+        build(Settings(model=["none"], storage=models.root))
+    twice = ["one", models.uri("models/one")]
+    with pytest.raises(ConfigError, match="stands for another model already"):
+        build(Settings(model=twice, storage=models.root))
+    with pytest.raises(ArtifactError, match="expected ROOT/models/NAME"):
+        build(Settings(model=[str(tmp_path / "folder")]))
+
+
+def test_without_a_model_the_demo_is_trained_once(
+    tmp_path: Path,
+    encoder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs: list[list[str]] = []
+
+    def trained(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
+        jobs.append(command)
+        publish(Path(env[STORAGE_VARIABLE]), encoder, tmp_path / "scratch", name="demo")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", trained)
+    settings = Settings(storage=str(tmp_path / "store"))
+    assert deployments(build(settings)) == {"Classifier": ["demo"]}
+    assert jobs == [[sys.executable, "-m", "jobs.train"]]
+    assert "training it now" in capsys.readouterr().err
+    build(settings)
+    assert len(jobs) == 1
+
+
+def test_a_demo_that_cannot_be_trained_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: SimpleNamespace(returncode=1))
+    with pytest.raises(TrainingError, match="name a published model"):
+        demo.ensure_demo(Storage(str(tmp_path)))

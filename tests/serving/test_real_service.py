@@ -1,0 +1,217 @@
+"""The real service under Ray Serve, over HTTP: answers, updates, faults, keys, metrics."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from published import LABELS, publish, write_encoder
+from real_service import RunningService, running_service
+
+import langalign
+from langalign.storage import Storage
+from serve.client import Client, ServiceError
+from serve.keys import new_key
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+WATCH_S = 0.5
+WAIT_S = 40.0
+WORDS = ["good", "dull", "film", "plot", "end", "well", "made", "worse", "i", "liked", "it"]
+
+
+@dataclass(frozen=True)
+class World:
+    """A running service, the storage and encoder behind it, and a key for it."""
+
+    service: RunningService
+    storage: Storage
+    encoder: Path
+    scratch: Path
+    key: str
+
+    def client(self, **options: Any) -> Client:
+        return Client(self.service.url, api_key=self.key, **options)
+
+    def publish(self, name: str, seed: int) -> str:
+        root = Path(self.storage.root)
+        return publish(root, self.encoder, self.scratch, name=name, seed=seed).version
+
+    def card(self, name: str) -> Any:
+        with self.client() as client:
+            return next(card for card in client.models() if card.name == name)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    store, scratch = folder / "store", folder / "scratch"
+    encoder, other = write_encoder(folder / "encoder"), write_encoder(folder / "other", seed=7)
+    publish(store, encoder, scratch, name="one", seed=1)
+    publish(store, encoder, scratch, name="two", seed=2, target="xd")
+    publish(store, other, scratch, name="far", seed=3, target="xf")
+    keys = folder / "keys.json"
+    key = new_key(keys, "tests")
+    settings = {
+        "model": ["one", "two", "far"],
+        "storage": str(store),
+        "watch_s": WATCH_S,
+        "auth": "keys",
+        "api_keys_file": str(keys),
+        "cpus": 0.5,
+        "threads": 1,
+    }
+    with running_service(folder, **settings) as service:
+        yield World(service, Storage(str(store)), encoder, scratch, key)
+
+
+def texts(count: int) -> list[str]:
+    """Different sentences of very different lengths."""
+    rng = np.random.default_rng(0)
+    return [
+        f"{number} " + " ".join(rng.choice(WORDS, size=1 + int(rng.integers(0, 40))))
+        for number in range(count)
+    ]
+
+
+def test_many_clients_get_the_answers_to_their_own_questions(world: World) -> None:
+    asked = texts(240)
+    languages = ["xc", "xd", "xf"]
+    names = {"xc": "one", "xd": "two", "xf": "far"}
+    with world.client() as client, ThreadPoolExecutor(16) as pool:
+        answers = list(
+            pool.map(
+                lambda place: client.classify([asked[place]], language=languages[place % 3]),
+                range(len(asked)),
+            )
+        )
+    for shift, language in enumerate(languages):
+        alone = langalign.load(world.storage.uri(f"models/{names[language]}"), device="cpu")
+        wanted = alone.predict_proba(asked[shift::3])
+        for answer, row in zip(answers[shift::3], wanted, strict=True):
+            assert answer.model == names[language]
+            found = answer.predictions[0].probabilities
+            np.testing.assert_allclose([found[label] for label in LABELS], row, atol=1e-4)
+
+
+def test_keys_and_problems_over_http(world: World) -> None:
+    url = f"{world.service.url}/v1/classify"
+    body = {"language": "xc", "inputs": ["a"]}
+    assert httpx2.post(url, json=body).status_code == 401
+    headers = {"Authorization": f"Bearer {world.key}"}
+    faults: list[tuple[bytes, int]] = [
+        (b"{", 400),
+        (json.dumps({**body, "inputs": []}).encode(), 422),
+        (json.dumps({**body, "inputs": ["a"] * 10_000}).encode(), 422),
+        (json.dumps({**body, "inputs": ["a" * 100_000]}).encode(), 422),
+        (json.dumps({**body, "language": "zz"}).encode(), 422),
+        (json.dumps({**body, "model": "none"}).encode(), 404),
+        (b" " * 10_000_000, 413),
+    ]
+    for content, status in faults:
+        answer = httpx2.post(
+            url, content=content, headers={**headers, "Content-Type": "application/json"}
+        )
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["status"] == status
+    assert httpx2.post(url, json=body, headers=headers).status_code == 200
+
+
+def test_a_new_version_takes_over_without_a_failed_request(world: World) -> None:
+    old = world.card("two").version
+    seen: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with world.client(retries=0) as client:
+            while not stop.is_set():
+                seen.append(client.classify(["a good film"], language="xd").version)
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        root = Path(world.storage.root)
+        new = publish(root, world.encoder, world.scratch, name="two", seed=12, target="xd").version
+        try:
+            wait_for(lambda: new in seen[-3:])
+        finally:
+            stop.set()
+        for asked in asking:
+            asked.result()
+    assert set(seen) == {old, new}
+
+
+def test_an_altered_version_is_refused(world: World) -> None:
+    good = world.card("one").version
+    broken = world.scratch / "broken"
+    elsewhere = publish(broken, world.encoder, world.scratch, name="one", seed=21)
+    head = Path(elsewhere.uri, "head.safetensors")
+    data = bytearray(head.read_bytes())
+    data[-1] ^= 1
+    # The whole altered version appears in one step, before its pointer.
+    folder = Path(world.storage.root, "models", "one")
+    head.write_bytes(data)
+    Path(elsewhere.uri).rename(folder / elsewhere.version)
+    world.storage.write_json(
+        "models/one/latest.json", {"name": "one", "version": elsewhere.version}
+    )
+    wait_for(lambda: world.card("one").refused)
+    card = world.card("one")
+    assert card.version == good
+    assert [refused.version for refused in card.refused] == [elsewhere.version]
+    assert "sha256" in card.refused[0].reason
+    with world.client() as client:
+        assert client.classify(["a"], language="xc").version == good
+
+
+def test_a_killed_replica_comes_back_and_no_answer_is_wrong(world: World) -> None:
+    alone = langalign.load(world.storage.uri("models/far"), device="cpu")
+    asked = texts(50)
+    wanted = dict(zip(asked, alone.predict(asked), strict=True))
+    failures: list[str] = []
+    right = 0
+    with world.client(retries=0, timeout_s=10) as client:
+        client.classify(asked[:1], language="xf")
+        replicas = {
+            process.pid: process
+            for name in {card.encoder[:8] for card in client.models() if card.name == "far"}
+            for process in world.service.replicas(f"Encoder-{name}")
+        }
+        (victim,) = replicas.values()
+        victim.kill()
+        began = time.monotonic()
+        while right < 20 and time.monotonic() - began < WAIT_S:
+            text = asked[(right + len(failures)) % len(asked)]
+            try:
+                answer = client.classify([text], language="xf")
+            except ServiceError as error:
+                failures.append(str(error))
+                time.sleep(0.2)
+                continue
+            assert answer.predictions[0].label == wanted[text]
+            right += 1
+        assert right == 20, failures[-3:]
+        # The other encoder never noticed.
+        assert client.classify(["a"], language="xc").predictions
+
+
+def test_no_text_of_a_request_is_in_the_log(world: World) -> None:
+    with world.client() as client:
+        client.classify(["Zanzibar"], language="xc")
+        with pytest.raises(ServiceError):
+            client.classify(["Zanzibar"], language="zz")
+    assert "Zanzibar" not in world.service.log.read_text()
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)

@@ -1,0 +1,275 @@
+"""New versions, canaries and rollback while requests go on; bad versions never answer."""
+
+import json
+from pathlib import Path
+from typing import Any
+from weakref import ref
+
+import pytest
+from local_service import Parts, parts_of
+from published import LABELS, publish, write_encoder
+
+from langalign import artifacts
+from langalign.errors import ArtifactError, IntegrityError, StorageError
+from langalign.storage import Storage
+from serve import release
+from serve.smoke import smoke_key
+
+NAME = "tiny"
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def versions(tmp_path: Path, storage: Storage, encoder: Path) -> Any:
+    """Publishes a version a moment after the one before; returns its name."""
+    (tmp_path / "scratch").mkdir()
+    moments = iter(f"2026-01-01T00:00:{second:02}+00:00" for second in range(60))
+
+    def publish_next(seed: int, **options: Any) -> str:
+        root = Path(storage.root)
+        found = publish(root, encoder, tmp_path / "scratch", name=NAME, seed=seed, **options)
+        manifest = root / "models" / NAME / found.version / "manifest.json"
+        text = json.loads(manifest.read_text())
+        # A moment of publishing has seconds only, and two versions of a test may share one.
+        manifest.write_text(json.dumps({**text, "created_at": next(moments)}))
+        return found.version
+
+    return publish_next
+
+
+def serving(parts: Parts) -> str:
+    return parts.registry.choose(NAME, "xc").version
+
+
+def look(parts: Parts) -> str:
+    parts.registry.refresh()
+    return serving(parts)
+
+
+def alter(storage: Storage, version: str) -> None:
+    path = Path(storage.root, "models", NAME, version, "head.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def refusals(parts: Parts) -> dict[str, str]:
+    (card,) = parts.registry.cards()
+    return {refused.version: refused.reason for refused in card.refused}
+
+
+def test_a_new_version_takes_over_and_a_request_keeps_the_one_it_began_with(
+    storage: Storage, versions: Any
+) -> None:
+    old = versions(1)
+    parts = parts_of(storage, [NAME])
+    assert look(parts) == old
+    held = parts.registry.choose(NAME, "xc")
+    new = versions(2)
+    assert serving(parts) == old
+    assert look(parts) == new
+    assert held.version == old
+    assert held.model.predict(["a good film"])[0] in LABELS
+    assert parts.registry.choose(NAME, "xc").model.encoder is held.model.encoder
+
+
+def test_an_altered_version_is_refused_and_the_old_one_goes_on(
+    storage: Storage, versions: Any
+) -> None:
+    old = versions(1)
+    parts = parts_of(storage, [NAME])
+    bad = versions(2)
+    alter(storage, bad)
+    assert look(parts) == old
+    assert look(parts) == old
+    assert "sha256" in refusals(parts)[bad]
+    better = versions(3)
+    assert look(parts) == better
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"aligner": {"kind": "ae", "depth": 3}}, "cannot be loaded"),
+        ({"aligner": {"kind": "of another release"}}, "kind"),
+        ({"labels": ("no", "yes")}, "clients know"),
+        ({"target": "xd"}, "clients know"),
+        ({"is_pair_task": True}, "clients know"),
+    ],
+)
+def test_a_version_that_does_not_fit_is_refused(
+    storage: Storage, versions: Any, changes: dict[str, Any], reason: str
+) -> None:
+    old = versions(1)
+    parts = parts_of(storage, [NAME])
+    bad = versions(2, **changes)
+    assert look(parts) == old
+    assert reason in refusals(parts)[bad]
+
+
+def test_a_version_has_to_pass_the_smoke_set(storage: Storage, versions: Any) -> None:
+    old = versions(1)
+    parts = parts_of(storage, [NAME])
+    texts = ["a good film", "dull", "well made", "the plot was thin"]
+    labels = parts.registry.choose(NAME, "xc").model.predict(texts)
+    rows = [
+        {"language": "xc", "input": text, "label": label}
+        for text, label in zip(texts, labels, strict=True)
+    ]
+    storage.write_json(smoke_key(NAME), {"min_accuracy": 1.0, "rows": rows})
+    bad = versions(5)
+    assert look(parts) == old
+    assert "of the 4 rows of its smoke set right" in refusals(parts)[bad]
+    assert parts_of(storage, [NAME]).registry.choose(NAME, "xc").version == old
+
+
+def test_a_smoke_set_half_edited_stops_the_update_and_refuses_nothing(
+    storage: Storage, versions: Any
+) -> None:
+    old = versions(1)
+    parts = parts_of(storage, [NAME])
+    new = versions(2)
+    storage.write_bytes(smoke_key(NAME), b'{"rows": [')
+    assert look(parts) == old
+    assert refusals(parts) == {}
+    storage.delete(smoke_key(NAME))
+    assert look(parts) == new
+
+
+def test_storage_out_of_reach_changes_nothing_and_is_tried_again(
+    storage: Storage, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = versions(1)
+    parts = parts_of(storage, [NAME])
+    new = versions(2)
+
+    def down(*key: Any) -> bytes:
+        raise StorageError("storage is out of reach")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "read_bytes", down)
+        assert look(parts) == old
+    assert refusals(parts) == {}
+    assert look(parts) == new
+
+
+def test_a_start_on_a_bad_latest_version_takes_the_one_before(
+    storage: Storage, versions: Any
+) -> None:
+    versions(1)
+    good, bad = versions(2), versions(3)
+    alter(storage, bad)
+    parts = parts_of(storage, [NAME])
+    assert serving(parts) == good
+    assert list(refusals(parts)) == [bad]
+    assert look(parts) == good
+
+
+def test_a_start_without_any_good_version_fails(storage: Storage, versions: Any) -> None:
+    alter(storage, versions(1))
+    with pytest.raises(ArtifactError, match="no version that can be served"):
+        parts_of(storage, [NAME])
+
+
+def test_a_version_named_by_its_address_stays(storage: Storage, versions: Any) -> None:
+    old = versions(1)
+    parts = parts_of(storage, [storage.uri(f"models/{NAME}/{old}")])
+    versions(2)
+    assert look(parts) == old
+
+
+def counts(parts: Parts, requests: int = 1000) -> dict[str, int]:
+    found = [serving(parts) for _ in range(requests)]
+    return {version: found.count(version) for version in set(found)}
+
+
+def test_a_canary_gets_its_share_and_can_be_promoted(storage: Storage, versions: Any) -> None:
+    old = versions(1)
+    release.write_pin(storage, NAME, old)
+    parts = parts_of(storage, [NAME])
+    new = versions(2)
+    assert look(parts) == old
+    release.write_canary(storage, NAME, new, 0.2)
+    look(parts)
+    # 1,000 draws at 0.2: outside these bounds once in 10^9 runs.
+    assert 120 < counts(parts)[new] < 290
+    (card,) = parts.registry.cards()
+    assert (card.version, card.canary_version, card.canary_share) == (old, new, 0.2)
+    release.write_promotion(storage, NAME)
+    look(parts)
+    assert counts(parts, 50) == {new: 50}
+
+
+def test_rollback_ends_a_canary_and_then_goes_back_a_version(
+    storage: Storage, versions: Any
+) -> None:
+    oldest, old, new = versions(1), versions(2), versions(3)
+    parts = parts_of(storage, [NAME])
+    release.write_canary(storage, NAME, new, 0.5)
+    look(parts)
+    # The latest cannot be its own canary: the one before serves beside it.
+    assert set(counts(parts)) == {old, new}
+    release.write_rollback(storage, NAME)
+    look(parts)
+    assert set(counts(parts)) == {old}
+    release.write_rollback(storage, NAME)
+    assert look(parts) == oldest
+    with pytest.raises(ArtifactError, match="no version published before"):
+        release.write_rollback(storage, NAME)
+    release.write_following(storage, NAME)
+    assert look(parts) == new
+
+
+def test_a_refused_canary_gets_no_requests(storage: Storage, versions: Any) -> None:
+    old = versions(1)
+    release.write_pin(storage, NAME, old)
+    parts = parts_of(storage, [NAME])
+    new = versions(2)
+    release.write_canary(storage, NAME, new, 0.5)
+    alter(storage, new)
+    look(parts)
+    assert set(counts(parts)) == {old}
+    assert new in refusals(parts)
+    with pytest.raises(IntegrityError):
+        release.write_canary(storage, NAME, new, 0.5)
+
+
+def test_the_command(storage: Storage, versions: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = versions(1), versions(2)
+    root = ["--storage", storage.root]
+
+    def run(*words: str) -> tuple[int, str]:
+        status = release.main([*root, *words])
+        captured = capsys.readouterr()
+        return status, captured.out + captured.err
+
+    assert run("show", NAME) == (0, f"{NAME}: latest (now {new})\n")
+    assert run("pin", NAME, old) == (0, f"{NAME}: {old}\n")
+    assert run("canary", NAME, new, "0.1")[1] == (
+        f"{NAME}: {old}, and {new} for 10.0% of requests\n"
+    )
+    assert run("promote", NAME) == (0, f"{NAME}: {new}\n")
+    assert run("promote", NAME)[0] == 2
+    assert run("rollback", NAME) == (0, f"{NAME}: {old}\n")
+    assert run("rollback", NAME)[0] == 1
+    assert run("canary", NAME, new, "1.5")[0] == 2
+    assert run("pin", NAME, "v-none")[0] == 1
+    assert run("follow", NAME)[0] == 0
+    # What the command writes beside the versions is none of them.
+    assert artifacts.list_versions(storage, NAME) == sorted([old, new])
+
+
+def test_an_old_encoder_leaves_memory_with_its_last_model(
+    storage: Storage, versions: Any, tmp_path: Path
+) -> None:
+    versions(1)
+    parts = parts_of(storage, [NAME])
+    old = ref(parts.registry.choose(NAME, "xc").model.encoder)
+    other = write_encoder(tmp_path / "other", seed=9)
+    publish(Path(storage.root), other, tmp_path / "scratch", name=NAME, seed=8)
+    look(parts)
+    assert old() is None

@@ -1,0 +1,265 @@
+"""The manifests of cluster/kuberay: what they promise, and which mistakes the check finds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.check_manifests import check_manifest
+from cluster.kustomize import Manifest, build
+from cluster.yamlfiles import read_documents
+from langalign.errors import ConfigError
+from serve.settings import Settings
+
+KUBERAY = Path(__file__).parents[2] / "cluster" / "kuberay"
+WORKER = "spec.workerGroupSpecs.1.template.spec"
+
+
+def built(folder: str) -> dict[str, Any]:
+    """`kind/name` → object of a kustomization."""
+    return {
+        f"{one.document['kind']}/{one.document['metadata']['name']}": one.document
+        for one in build(KUBERAY / folder)
+    }
+
+
+def place(document: Any, key: str) -> tuple[Any, Any]:
+    """The container and the index or name that `a.b.0` stands for."""
+    *path, last = key.split(".")
+    for part in path:
+        document = document[int(part) if isinstance(document, list) else part]
+    return document, int(last) if isinstance(document, list) else last
+
+
+def problems(document: Any) -> list[str]:
+    return [str(one) for one in check_manifest(Manifest(Path("m.yaml"), document))]
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/a100", "serving"])
+def test_every_kustomization_is_clean(folder: str) -> None:
+    assert [one for manifest in build(KUBERAY / folder) for one in check_manifest(manifest)] == []
+
+
+@pytest.mark.parametrize("name", ["sweep.yaml", "secrets.example.yaml"])
+def test_every_file_outside_a_kustomization_is_clean(name: str) -> None:
+    documents = read_documents(KUBERAY / name)
+    assert [one for document in documents for one in problems(document)] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("spec.enableInTreeAutoscaling", "yes", "'yes' is not of type 'boolean'; KubeRay 1.6.2"),
+        ("spec.autoscaling", True, "'autoscaling' was unexpected"),
+        ("spec.autoscalerOptions.upscalingMode", "Fast", "'Fast' is not one of"),
+        ("spec.workerGroupSpecs.1.groupName", "", "spec.workerGroupSpecs.1.groupName"),
+        ("spec.headGroupSpec.rayStartParams", {"num-cpus": 0}, "0 is not of type 'string'"),
+        ("apiVersion", "ray.io/v1alpha1", "'ray.io/v1' was expected"),
+        ("kind", "RayClutser", "did you mean RayCluster?"),
+        ("spec.rayVersion", "2.40.0", "is 2.40.0, the image has 2."),
+        ("spec.authOptions.mode", "disabled", "authOptions.mode: is not token"),
+        ("spec.headGroupSpec.serviceType", "LoadBalancer", "opens the Jobs API"),
+        ("spec.workerGroupSpecs.1.replicas", 9, "is not between minReplicas 0 and maxReplicas 4"),
+        (f"{WORKER}.containers.0.image", 7, "7 is not of type 'string'"),
+        (f"{WORKER}.containers.0.envFrm", [], "'envFrm' was unexpected"),
+        (f"{WORKER}.containers.0.resources", {}, "limits.cpu: is missing"),
+        (f"{WORKER}.containers.0.resources.limits.cpu", {}, "Kubernetes 1.34"),
+    ],
+)
+def test_a_mistake_in_a_ray_cluster_is_named(key: str, value: Any, words: str) -> None:
+    document = built("base")["RayCluster/langalign"]
+    parent, last = place(document, key)
+    parent[last] = value
+    found = problems(document)
+    assert any(words in one for one in found), found
+    assert all(one.startswith("m.yaml: ") and "\n" not in one for one in found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("spec.podSelectors", {}, "'podSelectors' was unexpected"),
+        ("spec.ingress.1.ports.0.port", [8265], "spec.ingress.1.ports.0.port: "),
+        ("apiVersion", "networking.k8s.io/v9", "is no kind of networking.k8s.io/v9"),
+    ],
+)
+def test_a_mistake_in_a_built_in_kind_is_named(key: str, value: Any, words: str) -> None:
+    document = built("base")["NetworkPolicy/langalign-ray"]
+    parent, last = place(document, key)
+    parent[last] = value
+    (found,) = problems(document)
+    assert words in found
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("applications: [", "is not YAML"),
+        ("applications: [{name: a}]", "import_path"),
+        ("applications: []\nhttp_options: {port: many}", "http_options.port: "),
+        ("applications: []\nhttp_option: {}", "http_option: is ignored by Ray Serve (did"),
+        ("applications: [{import_path: a:b, arg: {}}]", "applications.0.arg: is ignored"),
+        ("7", "Ray Serve's schema"),
+    ],
+)
+def test_a_mistake_in_the_serve_config_is_named(config: str, words: str) -> None:
+    document = built("serving")["RayService/langalign"]
+    document["spec"]["serveConfigV2"] = config
+    found = problems(document)
+    assert any(words in one for one in found), found
+
+
+def test_a_job_needs_one_cluster_and_may_not_end_a_shared_one() -> None:
+    (document,) = read_documents(KUBERAY / "sweep.yaml")
+    document["spec"]["shutdownAfterJobFinishes"] = True
+    assert "KubeRay refuses it with clusterSelector" in problems(document)[0]
+    del document["spec"]["clusterSelector"]
+    assert "needs either clusterSelector or rayClusterSpec" in problems(document)[0]
+
+
+def test_what_is_no_object_for_kubernetes_is_said() -> None:
+    assert problems(["a"]) == ["m.yaml: has no apiVersion and kind; every object has both"]
+
+
+def test_without_the_schemas_of_kubernetes_the_remedy_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes_validate", None)
+    with pytest.raises(ConfigError, match=r"pip install -c constraints.txt '\.\[dev\]'"):
+        problems(built("base")["ConfigMap/langalign-settings"])
+
+
+def test_the_service_gets_settings_that_the_application_knows() -> None:
+    config = yaml.safe_load(built("serving")["RayService/langalign"]["spec"]["serveConfigV2"])
+    (application,) = config["applications"]
+    assert Settings(**application["args"]).gpus == 1
+
+
+def test_the_job_runs_on_the_cluster_of_the_base() -> None:
+    (job,) = read_documents(KUBERAY / "sweep.yaml")
+    cluster = built("base")["RayCluster/langalign"]["metadata"]
+    assert job["spec"]["clusterSelector"] == {"ray.io/cluster": cluster["name"]}
+    assert job["metadata"]["namespace"] == cluster["namespace"]
+
+
+def test_the_overlay_adds_machines_with_eight_a100_and_changes_nothing_else() -> None:
+    base, overlay = built("base"), built("overlays/a100")
+    *groups, a100 = overlay["RayCluster/langalign"]["spec"]["workerGroupSpecs"]
+    assert groups == base["RayCluster/langalign"]["spec"]["workerGroupSpecs"]
+    assert (a100["groupName"], a100["minReplicas"], a100["maxReplicas"]) == ("a100", 0, 2)
+    (container,) = a100["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    assert container["image"] == "registry.example/langalign:0.1.0"
+    assert overlay.keys() == base.keys()
+
+
+def test_no_secret_and_no_privilege_is_in_a_pod() -> None:
+    for folder in ("overlays/a100", "serving"):
+        for document in built(folder).values():
+            assert document["kind"] != "Secret"
+            for pod in pods(document):
+                assert pod["securityContext"]["runAsNonRoot"] is True
+                for container in pod["containers"]:
+                    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+                    names = {one["name"] for one in container.get("env", [])}
+                    assert not {"AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"} & names
+
+
+def pods(value: Any) -> list[dict[str, Any]]:
+    """Every pod specification inside an object."""
+    if isinstance(value, list):
+        return [pod for inner in value for pod in pods(inner)]
+    if not isinstance(value, dict):
+        return []
+    here = [value] if "containers" in value else []
+    return here + [pod for inner in value.values() for pod in pods(inner)]
+
+
+def test_the_dashboard_is_open_to_the_operator_and_the_cluster_only() -> None:
+    objects = built("base")
+    assert objects["NetworkPolicy/langalign-deny"]["spec"]["podSelector"] == {}
+    to_dashboard = [
+        source
+        for document in objects.values()
+        if document["kind"] == "NetworkPolicy"
+        for rule in document["spec"].get("ingress", [])
+        if 8265 in [port["port"] for port in rule.get("ports", [{"port": 8265}])]
+        for source in rule["from"]
+    ]
+    labels = [source["podSelector"]["matchLabels"] for source in to_dashboard]
+    assert labels == [
+        {"app.kubernetes.io/part-of": "langalign"},
+        {"app.kubernetes.io/name": "kuberay-operator"},
+    ]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, for its Kustomize")
+@pytest.mark.parametrize("folder", ["base", "overlays/a100", "serving"])
+def test_kustomize_itself_builds_the_same(folder: str) -> None:
+    # Without a kubeconfig it cannot talk to a cluster; building needs none.
+    alone = {**os.environ, "KUBECONFIG": os.devnull}
+    command = ["kubectl", "kustomize", str(KUBERAY / folder)]
+    text = subprocess.run(command, env=alone, capture_output=True, text=True, check=True).stdout
+    theirs = {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.safe_load_all(text)}
+    assert built(folder) == theirs
+
+
+def written(folder: Path, rules: dict[str, Any]) -> Path:
+    """A kustomization of one object that holds a list."""
+    thing = {"apiVersion": "v1", "kind": "Thing", "metadata": {"name": "t"}, "list": [1, {"a": 2}]}
+    (folder / "thing.yaml").write_text(yaml.safe_dump(thing))
+    content = {"resources": ["thing.yaml"], **rules}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        ({"op": "add", "path": "/list/-", "value": 3}, [1, {"a": 2}, 3]),
+        ({"op": "add", "path": "/list/0", "value": 3}, [3, 1, {"a": 2}]),
+        ({"op": "add", "path": "/list/1/b~1c", "value": 3}, [1, {"a": 2, "b/c": 3}]),
+        ({"op": "copy", "from": "/list/1", "path": "/list/2"}, [1, {"a": 2}, {"a": 2}]),
+        ({"op": "remove", "path": "/list/0"}, [{"a": 2}]),
+        ({"op": "replace", "path": "/list/1/a", "value": 3}, [1, {"a": 3}]),
+    ],
+)
+def test_patches_follow_rfc_6902(tmp_path: Path, patch: Any, expected: Any) -> None:
+    rules = {"patches": [{"target": {"kind": "Thing"}, "patch": yaml.safe_dump([patch])}]}
+    (manifest,) = build(written(tmp_path, rules))
+    assert manifest.document["list"] == expected
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"op": "add", "path": "/list/4", "value": 3},
+        {"op": "replace", "path": "/list/1/b", "value": 3},
+        {"op": "remove", "path": "/nothing"},
+        {"op": "move", "from": "/list/0", "path": "/list/1"},
+    ],
+)
+def test_a_patch_that_does_not_fit_is_named(tmp_path: Path, patch: Any) -> None:
+    rules = {"patches": [{"target": {"kind": "Thing"}, "patch": yaml.safe_dump([patch])}]}
+    with pytest.raises(ConfigError, match=f"{patch['op']} {patch['path']} does not fit"):
+        build(written(tmp_path, rules))
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"generators": []}, "generators: is not read here"),
+        ({"patches": [{"target": {"name": "u"}, "patch": "[]"}]}, "no resource is"),
+        ({"resources": ["nothing.yaml"]}, "nothing.yaml: cannot be read"),
+    ],
+)
+def test_a_kustomization_that_cannot_be_built_is_named(
+    tmp_path: Path, rules: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build(written(tmp_path, rules))
