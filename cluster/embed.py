@@ -202,7 +202,12 @@ def _run(
         )
         .map(
             _Encode,
-            fn_constructor_kwargs={"storage": storage, "rule": rule, "batch_tokens": batch_tokens},
+            fn_constructor_kwargs={
+                "storage": storage,
+                "rule": rule,
+                "batch_tokens": batch_tokens,
+                "threads": max(1, int(cpus)),
+            },
             compute=ActorPoolStrategy(size=encoders),
             num_gpus=gpus,
             num_cpus=max(0.0, cpus - TOKENIZE_CPUS),
@@ -244,10 +249,13 @@ class _Tokenize:
 class _Encode:
     """Stage 2, an actor that holds the encoder: token ids to the bytes of a Parquet part."""
 
-    def __init__(self, storage: Storage, rule: EncoderRule, batch_tokens: int | None) -> None:
+    def __init__(
+        self, storage: Storage, rule: EncoderRule, batch_tokens: int | None, threads: int
+    ) -> None:
         self.storage = storage
         self.rule = rule
         self.batch_tokens = batch_tokens
+        self.threads = threads
 
     # With the first row, as the tokenizer is.
     @cached_property
@@ -258,6 +266,8 @@ class _Encode:
 
         from langalign.encoder import SentenceEncoder
 
+        # Ray would round down the cores that the tokenizer's share leaves.
+        torch.set_num_threads(self.threads)
         folder = StepOutput(self.storage, self.rule.prefix).fetch() / ENCODER_FOLDER
         encoder = SentenceEncoder.load(
             str(folder), batch_tokens=self.batch_tokens, **self.rule.options()

@@ -18,6 +18,8 @@ from langalign.errors import EncoderError
 __all__ = ["TextTokenizer", "TokenizedText", "length_batches"]
 
 IntArray = npt.NDArray[np.int64]
+# On a CPU a forward pass costs about as much as this many more tokens in another one.
+CALL_TOKENS = 96
 TokenArray = npt.NDArray[np.int32]
 
 
@@ -103,19 +105,29 @@ class TextTokenizer:
         return TokenizedText(_end_to_end([row.ids for row in encoded]), offsets, types)
 
 
-def length_batches(lengths: IntArray, batch_tokens: int) -> list[IntArray]:
+def length_batches(
+    lengths: IntArray, batch_tokens: int, call_tokens: int = CALL_TOKENS
+) -> list[IntArray]:
     """Cut rows, longest first, into batches of at most `batch_tokens` padded tokens.
 
-    Longest first, so that the largest allocation comes first and an out-of-memory error shows
-    at once. A row longer than the budget is a batch of its own.
+    A batch also ends where its padding has cost `call_tokens` tokens, about what one more call of
+    the model costs: one long row never pads many short ones. Longest first, so that the largest
+    allocation comes first and an out-of-memory error shows at once. A row longer than the budget
+    is a batch of its own.
     """
     order = np.argsort(-lengths, kind="stable")
     batches = []
-    start = 0
-    while start < len(order):
-        rows = max(1, batch_tokens // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + rows])
-        start += rows
+    start, padding = 0, 0
+    for place, length in enumerate(lengths[order].tolist()):
+        longest = int(lengths[order[start]])
+        padding += longest - length
+        if place > start and (
+            padding > call_tokens or (place - start + 1) * longest > batch_tokens
+        ):
+            batches.append(order[start:place])
+            start, padding = place, 0
+    if len(order):
+        batches.append(order[start:])
     return batches
 
 

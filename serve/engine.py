@@ -18,13 +18,11 @@ from torch import Tensor
 
 from langalign.encoder import SentenceEncoder
 from langalign.model import TextModel
-from langalign.tokens import IntArray, TokenizedText
+from langalign.tokens import TokenizedText, length_batches
 
-__all__ = ["Engine", "Rows", "padded_batches"]
+__all__ = ["Engine", "Rows"]
 
 FloatArray = npt.NDArray[np.float32]
-# A forward pass costs about as much as this many padded tokens more in the one before.
-CALL_TOKENS = 96
 
 
 @dataclass(frozen=True)
@@ -89,32 +87,9 @@ class Engine:
         encoder: SentenceEncoder = requests[0].model.encoder
         tokens = _joined([rows.tokens for rows in requests])
         out = torch.empty((len(tokens), encoder.width), device=encoder.device)
-        for rows in padded_batches(tokens.lengths(), self.forward_tokens):
+        for rows in length_batches(tokens.lengths(), self.forward_tokens):
             out[torch.from_numpy(rows)] = encoder(*encoder.batch(tokens, rows))
         return out
-
-
-def padded_batches(
-    lengths: IntArray, budget: int, call_tokens: int = CALL_TOKENS
-) -> list[IntArray]:
-    """Cut rows, longest first, into batches of at most `budget` padded tokens.
-
-    A batch also ends where its padding has cost `call_tokens` tokens, about what one more call
-    of the model costs: so one long row never pads many short ones. A row over the budget is a
-    batch of its own.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    batches = []
-    start, padding = 0, 0
-    for place, length in enumerate(lengths[order].tolist()):
-        longest = int(lengths[order[start]])
-        padding += longest - length
-        if place > start and (padding > call_tokens or (place - start + 1) * longest > budget):
-            batches.append(order[start:place])
-            start, padding = place, 0
-    if len(order):
-        batches.append(order[start:])
-    return batches
 
 
 def _groups(keys: Sequence[Hashable]) -> list[list[int]]:

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from local_service import parts_of
 
 import langalign
 from langalign.errors import ConfigError
 from langalign.storage import Storage
-from serve.engine import Engine, Rows, padded_batches
+from serve.engine import Engine, Rows
 from serve.loading import Loader, ServedModel
 from serve.settings import Precision
 
@@ -103,23 +101,3 @@ def test_other_precisions_come_close(models: Storage, precision: Precision) -> N
 def test_int8_needs_a_cpu() -> None:
     with pytest.raises(ConfigError, match="bf16"):
         Loader(device="cuda", precision="int8")
-
-
-def test_one_long_row_pads_no_short_ones() -> None:
-    lengths = np.array([16] * 15 + [500] + [16] * 16)
-    batches = padded_batches(lengths, 8192)
-    assert [len(rows) for rows in batches] == [1, 31]
-    assert batches[0].tolist() == [15]
-
-
-@given(st.lists(st.integers(1, 600), max_size=60), st.integers(1, 4096), st.integers(0, 500))
-def test_batches_hold_every_row_once_within_their_bounds(
-    lengths: list[int], budget: int, call_tokens: int
-) -> None:
-    counts = np.array(lengths, dtype=np.int64)
-    batches = padded_batches(counts, budget, call_tokens)
-    assert sorted(np.concatenate([*batches, []]).tolist()) == list(range(len(lengths)))
-    for rows in batches:
-        padded = len(rows) * int(counts[rows].max())
-        assert len(rows) == 1 or padded <= budget
-        assert padded - int(counts[rows].sum()) <= call_tokens

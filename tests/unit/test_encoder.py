@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny_encoder import TEXTS, WIDTH, write_encoder
 from transformers import AutoModel, AutoTokenizer
@@ -192,12 +194,29 @@ def test_tokens_are_padded_and_joined_by_row(xlmr: Path) -> None:
     assert (arrays["ids"][arrays["mask"] == 0] == 1).all()
 
 
-def test_batches_hold_every_row_once_within_the_budget() -> None:
+def test_one_long_row_pads_no_short_ones() -> None:
+    lengths = np.array([16] * 15 + [500] + [16] * 16)
+    batches = length_batches(lengths, 8192)
+    assert [len(rows) for rows in batches] == [1, 31]
+    assert batches[0].tolist() == [15]
+
+
+@given(st.lists(st.integers(1, 600), max_size=60), st.integers(1, 4096), st.integers(0, 500))
+def test_batches_hold_every_row_once_within_their_bounds(
+    lengths: list[int], budget: int, call_tokens: int
+) -> None:
+    counts = np.array(lengths, dtype=np.int64)
+    batches = length_batches(counts, budget, call_tokens)
+    assert sorted(np.concatenate([*batches, []]).tolist()) == list(range(len(lengths)))
+    for rows in batches:
+        padded = len(rows) * int(counts[rows].max())
+        assert len(rows) == 1 or padded <= budget
+        assert padded - int(counts[rows].sum()) <= call_tokens
+
+
+def test_the_longest_rows_come_first_and_no_rows_are_no_batches() -> None:
     lengths = np.array([3, 50, 7, 7, 1, 200, 12])
     batches = length_batches(lengths, 100)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert [row for batch in batches for row in batch][:2] == [5, 1]
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= 100
     assert length_batches(np.zeros(0, np.int64), 100) == []
     assert len(TokenizedText(np.zeros(0, np.int32), np.zeros(1, np.int64))) == 0
