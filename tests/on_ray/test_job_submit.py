@@ -99,7 +99,8 @@ def nodes(seaweedfs: SeaweedServer) -> Iterator[Nodes]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, **seaweedfs.environment(), "PATH": path}
     with shorter_folder() as folder:
-        nodes = Nodes(folder, environment, *free_ports(2))
+        port, dashboard = free_ports(2)
+        nodes = Nodes(folder, environment, port, dashboard)
         try:
             nodes.start()
             yield nodes
@@ -114,8 +115,8 @@ def test_a_submitted_sweep_ends_with_a_model_whatever_is_killed_on_the_way(
         monkeypatch.setenv(name, value)
     storage = Storage(f"s3://{seaweedfs.bucket}/submitted")
     inputs = write_inputs(tmp_path, None)
-    arguments = ("--config", str(inputs), f"storage={storage.root}", "name=submitted")
-    arguments += (f"sweep.trials={TRIALS}", "sweep.stack=2", "sweep.confirm_seeds=2")
+    arguments = ["--config", str(inputs), f"storage={storage.root}", "name=submitted"]
+    arguments += [f"sweep.trials={TRIALS}", "sweep.stack=2", "sweep.confirm_seeds=2"]
 
     first = nodes.submit(*arguments)
     wait_for(lambda: finished(storage, tmp_path) >= 1, "a finished trial", limit_s=JOB_LIMIT_S)
