@@ -42,7 +42,6 @@ from langalign.encoder import SentenceEncoder
 from langalign.outputs import StepOutput
 from langalign.pretraining import train_tokenizer
 from langalign.storage import Storage
-from langalign.tokens import length_batches
 
 MAX_LENGTH = 128
 SHARD_ROWS = 2048
@@ -114,10 +113,7 @@ def bare_loop(folder: Path, texts: list[str], precision: str, batch_tokens: int 
     """The model alone, over padded batches that lie ready in memory."""
     encoder = load(folder, precision, batch_tokens)
     tokens = encoder.tokenize(texts)
-    batches = [
-        encoder.batch(tokens, rows)
-        for rows in length_batches(tokens.lengths(), encoder.batch_tokens)
-    ]
+    batches = [encoder.batch(tokens, rows) for rows in encoder.batches(tokens)]
     with torch.inference_mode():
         encoder(*batches[-1])
         start = time.perf_counter()

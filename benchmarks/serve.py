@@ -48,7 +48,6 @@ from langalign.manifest import ManifestDraft
 from langalign.model import write_config
 from langalign.pretraining import train_tokenizer
 from langalign.storage import Storage
-from langalign.tokens import length_batches
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {"demo": (3, 128, 4), "base": (12, 768, 12)}
@@ -311,10 +310,7 @@ def ceiling(store: Path, texts: list[str], threads: int) -> float:
     folder = artifacts.fetch(Storage(str(store)), "bench") / "encoder"
     encoder = SentenceEncoder.load(str(folder), **OPTIONS).prepare()
     tokens = encoder.tokenize(texts)
-    batches = [
-        encoder.batch(tokens, rows)
-        for rows in length_batches(tokens.lengths(), encoder.batch_tokens)
-    ]
+    batches = [encoder.batch(tokens, rows) for rows in encoder.batches(tokens)]
     with torch.inference_mode():
         encoder(*batches[0])
         began = time.perf_counter()

@@ -31,6 +31,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 TOKENIZE_WINDOW = 16384
 # On a CPU more than this leaves its caches (benchmarks/embed.py); a GPU wants full launches.
 BATCH_TOKENS = {False: 2048, True: 16384}
+# What one more call costs, in padded tokens: on a GPU it is launching, not arithmetic.
+CALL_TOKENS = {False: 96, True: 4096}
 
 
 class SentenceEncoder(nn.Module):
@@ -128,6 +130,11 @@ class SentenceEncoder(nn.Module):
         """Padded tokens of one batch at most."""
         return self._batch_tokens or BATCH_TOKENS[self.device.type == "cuda"]
 
+    def batches(self, tokens: TokenizedText, batch_tokens: int | None = None) -> list[IntArray]:
+        """Rows of each forward pass, longest first; `batch_tokens` in place of the encoder's."""
+        call_tokens = CALL_TOKENS[self.device.type == "cuda"]
+        return length_batches(tokens.lengths(), batch_tokens or self.batch_tokens, call_tokens)
+
     def prepare(self) -> Self:
         """Freeze, and cast the weights to the precision of inference."""
         self.requires_grad_(False)
@@ -160,7 +167,7 @@ class SentenceEncoder(nn.Module):
     def embed_tokens(self, tokens: TokenizedText) -> FloatArray:
         """Embeddings (N, D) float32 of tokenised sentences, in their order."""
         out = torch.empty((len(tokens), self.width), dtype=torch.float32, device=self.device)
-        for rows in length_batches(tokens.lengths(), self.batch_tokens):
+        for rows in self.batches(tokens):
             embedded = self(*self.batch(tokens, rows))
             out[torch.from_numpy(rows).to(self.device)] = embedded
         return cast(FloatArray, out.cpu().numpy())

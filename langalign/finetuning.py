@@ -28,7 +28,7 @@ from langalign.loop import (
     run_epochs,
     silent,
 )
-from langalign.tokens import IntArray, TokenizedText, length_batches
+from langalign.tokens import IntArray, TokenizedText
 
 __all__ = ["TextClassifier", "TokenizedRows", "count_text_outcomes", "fit_encoder"]
 
@@ -142,7 +142,7 @@ def count_text_outcomes(classifier: TextClassifier, rows: TokenizedRows) -> Tens
     encoder = classifier.encoder
     shape = (classifier.classes, classifier.classes)
     counts = torch.zeros(shape, dtype=torch.int64, device=encoder.device)
-    for chosen in length_batches(rows.tokens.lengths(), encoder.batch_tokens):
+    for chosen in encoder.batches(rows.tokens):
         logits = classifier(encoder.batch(rows.tokens, chosen), rows.of_target)
         labels = rows.labels[torch.from_numpy(chosen)].to(encoder.device)
         counts += metrics.confusion(labels, logits.argmax(-1), classifier.classes)

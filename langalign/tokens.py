@@ -18,8 +18,6 @@ from langalign.errors import EncoderError
 __all__ = ["TextTokenizer", "TokenizedText", "length_batches"]
 
 IntArray = npt.NDArray[np.int64]
-# On a CPU a forward pass costs about as much as this many more tokens in another one.
-CALL_TOKENS = 96
 TokenArray = npt.NDArray[np.int32]
 
 
@@ -105,9 +103,7 @@ class TextTokenizer:
         return TokenizedText(_end_to_end([row.ids for row in encoded]), offsets, types)
 
 
-def length_batches(
-    lengths: IntArray, batch_tokens: int, call_tokens: int = CALL_TOKENS
-) -> list[IntArray]:
+def length_batches(lengths: IntArray, batch_tokens: int, call_tokens: int) -> list[IntArray]:
     """Cut rows, longest first, into batches of at most `batch_tokens` padded tokens.
 
     A batch also ends where its padding has cost `call_tokens` tokens, about what one more call of

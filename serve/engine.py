@@ -18,7 +18,7 @@ from torch import Tensor
 
 from langalign.encoder import SentenceEncoder
 from langalign.model import TextModel
-from langalign.tokens import TokenizedText, length_batches
+from langalign.tokens import TokenizedText
 
 __all__ = ["Engine", "Rows"]
 
@@ -87,7 +87,7 @@ class Engine:
         encoder: SentenceEncoder = requests[0].model.encoder
         tokens = _joined([rows.tokens for rows in requests])
         out = torch.empty((len(tokens), encoder.width), device=encoder.device)
-        for rows in length_batches(tokens.lengths(), self.forward_tokens):
+        for rows in encoder.batches(tokens, self.forward_tokens):
             out[torch.from_numpy(rows)] = encoder(*encoder.batch(tokens, rows))
         return out
 

@@ -108,6 +108,7 @@ def nodes(seaweedfs: SeaweedServer) -> Iterator[Nodes]:
             nodes.close()
 
 
+@pytest.mark.timeout(600)
 def test_a_submitted_sweep_ends_with_a_model_whatever_is_killed_on_the_way(
     nodes: Nodes, seaweedfs: SeaweedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

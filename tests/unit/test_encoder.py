@@ -196,7 +196,7 @@ def test_tokens_are_padded_and_joined_by_row(xlmr: Path) -> None:
 
 def test_one_long_row_pads_no_short_ones() -> None:
     lengths = np.array([16] * 15 + [500] + [16] * 16)
-    batches = length_batches(lengths, 8192)
+    batches = length_batches(lengths, 8192, 96)
     assert [len(rows) for rows in batches] == [1, 31]
     assert batches[0].tolist() == [15]
 
@@ -216,7 +216,7 @@ def test_batches_hold_every_row_once_within_their_bounds(
 
 def test_the_longest_rows_come_first_and_no_rows_are_no_batches() -> None:
     lengths = np.array([3, 50, 7, 7, 1, 200, 12])
-    batches = length_batches(lengths, 100)
+    batches = length_batches(lengths, 100, 96)
     assert [row for batch in batches for row in batch][:2] == [5, 1]
-    assert length_batches(np.zeros(0, np.int64), 100) == []
+    assert length_batches(np.zeros(0, np.int64), 100, 96) == []
     assert len(TokenizedText(np.zeros(0, np.int32), np.zeros(1, np.int64))) == 0
