@@ -74,12 +74,13 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """One epoch."""
-        together = self.group.live if self.group else self.waiting[0]
+        members = self._stopped()
+        together = self.group.live if self.group else self.waiting.pop(0)
         try:
-            members = self._stopped() + self._epoch()
+            members += self._epoch(together)
         except (LangAlignError, MemoryError, RuntimeError) as error:
             # torch raises RuntimeError where memory ends; the trial ends, the sweep does not.
-            members = self._apart(together, error)
+            members += self._apart(together, error)
         if self.group and not self.group.live:
             self.group = None
         best = max((member[SCORE] for member in members), default=0.0)
@@ -94,19 +95,18 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
             self.group.drop(number)
         return [self._member(number, "stopped") for number in numbers]
 
-    def _epoch(self) -> list[dict[str, Any]]:
+    def _epoch(self, numbers: list[int]) -> list[dict[str, Any]]:
         if self.group is None:
             self.group = TrialGroup(
-                {number: self.values[number] for number in self.waiting.pop(0)},
+                {number: self.values[number] for number in numbers},
                 self.seeds,
                 pipeline=self.pipeline,
                 arrays=self.arrays,
                 device=assigned_device(),
             )
-        live = self.group.live
         self.group.step()
         still = self.group.live
-        return [self._member(n, "running" if n in still else "complete") for n in live]
+        return [self._member(n, "running" if n in still else "complete") for n in numbers]
 
     def _member(self, number: int, state: str) -> dict[str, Any]:
         assert self.group is not None
@@ -122,8 +122,6 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
 
     def _apart(self, numbers: list[int], error: Exception) -> list[dict[str, Any]]:
         """After an error: the members one at a time, or a lone one's failure."""
-        if self.waiting and self.waiting[0] == numbers:
-            self.waiting.pop(0)
         self.group = None
         if len(numbers) > 1:
             self.waiting = [[number] for number in numbers] + self.waiting

@@ -158,7 +158,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         if result:
             self.on_trial_result(trial_id, result)
         for trial in self.bundles.pop(trial_id, []):
-            if error and not self._state(trial).is_finished():
+            if error and not self._known(trial).state.is_finished():
                 reason = "its worker process ended too often (sweep.max_failures)"
                 trial.set_user_attr("reason", reason)
                 self.study.tell(trial, state=TrialState.FAIL)
@@ -167,11 +167,12 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def _take(self, bundle: str, member: dict[str, Any]) -> bool:
         """One member's part of a result; returns whether it ended."""
         trial = next(t for t in self.bundles[bundle] if t.number == member["number"])
-        if self._state(trial).is_finished():
+        known = self._known(trial)
+        if known.state.is_finished():
             # The bundle's worker died, and a new one trains all its members again.
             return False
         if member["state"] == "running":
-            if member["epochs"] not in self.study.trials[trial.number].intermediate_values:
+            if member["epochs"] not in known.intermediate_values:
                 trial.report(member[SCORE], member["epochs"])
             return False
         for name in ("reason", "seconds", "epochs", "scores"):
@@ -181,5 +182,6 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self.study.tell(trial, value, state=_ENDS[member["state"]])
         return True
 
-    def _state(self, trial: optuna.Trial) -> TrialState:
-        return self.study.get_trials(deepcopy=False)[trial.number].state
+    def _known(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
+        # Not `study.trials`, which copies all of them, and this is asked for every epoch.
+        return self.study.get_trials(deepcopy=False)[trial.number]

@@ -186,9 +186,7 @@ def paper_points(space: SpaceConfig, config: PipelineConfig) -> list[dict[str, A
     return [suggest(_Defaults(kind, config), space, config.aligner) for kind in kinds]
 
 
-def pipeline_values(
-    config: PipelineConfig, values: Mapping[str, Any], *, seed: int | None = None
-) -> dict[str, Any]:
+def pipeline_values(config: PipelineConfig, values: Mapping[str, Any]) -> dict[str, Any]:
     """The pipeline's config, as nested values, with a trial's in place of its own."""
     nested = config.model_dump(include=set(PipelineConfig.model_fields))
     kind = values.get("aligner.kind", config.aligner.kind)
@@ -199,7 +197,7 @@ def pipeline_values(
     for key, value in values.items():
         section, name = key.split(".")
         nested[section][name] = value
-    return nested | ({} if seed is None else {"seed": seed})
+    return nested
 
 
 def _draw(

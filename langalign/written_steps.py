@@ -1,8 +1,8 @@
 """Optimiser steps on a CPU whose backward pass is written out instead of found by autograd.
 
 Steps 2 and 3 train chains of linear layers on batches of 16. There autograd's bookkeeping, and
-gradients in freshly allocated memory, cost up to as much as the arithmetic (benchmarks/align.py).
-Here gradients go where the optimiser reads them, into memory that is there already.
+gradients in freshly allocated memory, show beside the arithmetic (benchmarks/align.py). Here
+gradients go where the optimiser reads them, into memory that is there already.
 
 Shapes: B rows of a batch, D inputs, C outputs.
 """

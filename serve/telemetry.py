@@ -3,18 +3,16 @@
 Tags hold names of models and languages in service and status codes, never what a client wrote.
 """
 
-from typing import Protocol
-
 from ray.serve.metrics import Counter, Histogram
 
-__all__ = ["NoObserver", "Observer", "RayMetrics"]
+__all__ = ["Observer", "RayMetrics"]
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 SIZES = [float(2**power) for power in range(14)]
 
 
-class Observer(Protocol):
-    """Receives what happened."""
+class Observer:
+    """Receives what happened; this one forgets it."""
 
     def request(
         self, *, model: str, language: str, status: int, inputs: int, tokens: int, seconds: float
@@ -31,25 +29,7 @@ class Observer(Protocol):
         """A version failed its checks and was not taken into service."""
 
 
-class NoObserver:
-    """Forgets everything."""
-
-    def request(
-        self, *, model: str, language: str, status: int, inputs: int, tokens: int, seconds: float
-    ) -> None:
-        """See Observer."""
-
-    def batch(self, *, rows: int, tokens: int) -> None:
-        """See Observer."""
-
-    def waited(self, seconds: float) -> None:
-        """See Observer."""
-
-    def refused(self, *, model: str) -> None:
-        """See Observer."""
-
-
-class RayMetrics:
+class RayMetrics(Observer):
     """Counts in Ray's metrics; build it inside a replica, whose tags they then carry."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from serve.loading import Loader
 from serve.registry import Registry, parse_sources
 from serve.service import Service
 from serve.settings import Settings
-from serve.telemetry import NoObserver
+from serve.telemetry import Observer
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def parts_of(storage: Storage, names: list[str], **settings: Any) -> Parts:
     """Everything of a replica but Ray."""
     wanted = Settings(model=names, storage=storage.root, api_keys_file=None, **settings)
     engine = Engine(forward_tokens=wanted.forward_tokens)
-    observer = NoObserver()
+    observer = Observer()
     sources = parse_sources(wanted.model, wanted.storage)
     registry = Registry(sources, Loader(device="cpu"), engine, observer)
     registry.load()

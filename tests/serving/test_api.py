@@ -20,7 +20,7 @@ from langalign.storage import Storage
 from serve.keys import KeyFile, new_key
 from serve.problems import ProblemError
 from serve.schemas import ClassifyRequest
-from serve.telemetry import NoObserver
+from serve.telemetry import Observer
 
 CLASSIFY = "/v1/classify"
 SECRET = "Zanzibar"
@@ -247,7 +247,7 @@ def test_no_answer_in_time_is_a_504(models: Storage, monkeypatch: pytest.MonkeyP
         assert_problem(ask(client, TEXT_REQUEST), 504, "0.05 s")
 
 
-class Counted(NoObserver):
+class Counted(Observer):
     """Keeps the status of every answer."""
 
     def __init__(self) -> None:

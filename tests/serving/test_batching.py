@@ -13,7 +13,7 @@ from langalign.tokens import TokenizedText
 from serve.batching import TokenBatcher
 from serve.engine import FloatArray, Rows
 from serve.problems import ProblemError
-from serve.telemetry import NoObserver
+from serve.telemetry import Observer
 
 NO_MODEL = cast(TextModel, None)
 
@@ -48,7 +48,7 @@ class Echo:
 
 def batcher_of(run: Echo, **options: Any) -> TokenBatcher:
     bounds = {"batch_tokens": 100, "queue_tokens": 10_000, "queue_s": 10.0, **options}
-    return TokenBatcher(run, observer=NoObserver(), **bounds)
+    return TokenBatcher(run, observer=Observer(), **bounds)
 
 
 async def until(condition: Any) -> None:
