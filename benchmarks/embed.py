@@ -28,26 +28,23 @@ import psutil
 import pyarrow as pa
 import ray
 import torch
+from random_encoder import MAX_LENGTH, SHAPES, make_config, make_tokenizer, sentences
 from rich.console import Console
 from rich.table import Table
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+from transformers import XLMRobertaModel
 
 from cluster.embed import ENCODER_FOLDER, EncoderRule, TextSet, embed
 from cluster.session import session
-from langalign.counterpart import unpaired_texts
 from langalign.data import LABELLED_SCHEMA, RowStream, write_shards
 from langalign.encoder import SentenceEncoder
 from langalign.outputs import StepOutput
-from langalign.pretraining import train_tokenizer
 from langalign.storage import Storage
 
-MAX_LENGTH = 128
 SHARD_ROWS = 2048
 # A small run is cut finer, or it would have no steady state.
 FEWEST_SHARDS = 16
-SHAPES = {"tiny": (3, 128, 4), "base": (12, 768, 12)}
 DEFAULT_ROWS = {"tiny": 50_000, "base": 2_000}
 MEMORY_ROWS = (50_000, 500_000)
 
@@ -62,39 +59,12 @@ class Result:
     note: str = ""
 
 
-def sentences(rows: int) -> list[str]:
-    """Mixed lengths: one to six reviews joined, most of them short."""
-    generator = np.random.default_rng(0)
-    pool = unpaired_texts(20_000, 0, "en")
-    counts = np.clip(generator.geometric(0.5, size=rows), 1, 6)
-    picks = generator.integers(0, len(pool), size=(rows, 6))
-    return [" ".join(pool[i] for i in row[:n]) for row, n in zip(picks, counts, strict=True)]
-
-
 def make_encoder(size: str, folder: Path) -> None:
-    """Random weights: speed does not depend on what they are."""
-    layers, width, heads = SHAPES[size]
-    backend = train_tokenizer(sentences(5_000), 8000)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    """Write an encoder with random weights."""
+    tokenizer = make_tokenizer()
     torch.manual_seed(0)
-    config = XLMRobertaConfig(
-        vocab_size=backend.get_vocab_size(),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-    )
-    XLMRobertaModel(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
+    XLMRobertaModel(make_config(size, tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def load(folder: Path, precision: str, batch_tokens: int | None) -> SentenceEncoder:

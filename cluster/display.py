@@ -1,13 +1,14 @@
 """What a run shows while it works: one line a step, with a moving bar on a terminal."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cluster import monitor
+from cluster.metrics import RunGauges
 
 __all__ = ["Display", "StepLine"]
 
@@ -31,12 +32,24 @@ class StepLine:
         self.is_cached = True
 
 
+class _Bar(Progress):
+    """A moving bar with something below it."""
+
+    below: RenderableType = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Called by rich for each frame."""
+        yield from super().get_renderables()
+        yield self.below
+
+
 class Display:
     """Prints steps to a rich console; without a terminal, a plain line now and then."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
+        self._gauges: RunGauges | None = None
         self._last_plain = 0.0
 
     @contextmanager
@@ -45,7 +58,7 @@ class Display:
         line = StepLine()
         start = time.monotonic()
         self._last_plain = start
-        bar = Progress(
+        bar = _Bar(
             TextColumn(f"  [bold]{name:<8}[/bold]"),
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),
@@ -62,13 +75,16 @@ class Display:
         mark = "[dim]cached[/dim]" if line.is_cached else f"{time.monotonic() - start:5.1f}s"
         self.console.print(f"  [bold]{name:<8}[/bold] {mark:>6}  {line.text}", highlight=False)
 
-    def show(self, progress: monitor.Progress) -> None:
-        """Move the bar of the step that runs; without a terminal, print every 15 s."""
+    def show(self, progress: monitor.Progress, below: RenderableType = "") -> None:
+        """Move the bar of the step that runs; without a terminal, print its text every 15 s."""
         if self._bar is None:
             return
+        self._gauges = self._gauges or RunGauges()
+        self._gauges.show(progress)
         text = f"{progress.step} {progress.done}/{progress.total}  {progress.text}"
         task = self._bar.task_ids[0]
         self._bar.update(task, completed=progress.done, total=progress.total, description=text)
+        self._bar.below = below
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last_plain > PLAIN_INTERVAL_S:
             self._last_plain = now

@@ -37,13 +37,14 @@ from langalign.outputs import digest_of
 from langalign.report import dump_json
 from langalign.searchspace import SweepConfig, paper_points, pipeline_values, suggest
 from langalign.storage import Storage
-from langalign.sweepreport import sweep_tables, write_sweep_report
-from langalign.sweepresult import Gain, read_sweep
+from langalign.sweepreport import sweep_tables, trials_table, write_sweep_report
+from langalign.sweepresult import Gain, completed, read_sweep, top_trials
 
 __all__ = ["Sweep"]
 
 # Seeds of the comparison with the defaults start here, away from those that chose.
 FRESH_SEEDS = 1000
+LEADING = 8  # rows of the table while a search runs
 # No result files, and nothing of Tune's on the terminal: `_Watch` shows what there is.
 TUNE_VARIABLES = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
 
@@ -277,7 +278,7 @@ class Sweep:
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]
-    """Shows best so far, trials done of all, and the time that is left."""
+    """Shows trials done of all, the time that is left, and a table of the best so far."""
 
     def __init__(self, file: StudyFile, display: Display, trials: int) -> None:
         self.file = file
@@ -299,12 +300,13 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._show()
 
     def _show(self) -> None:
-        complete = self.file.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        done = self.file.spent()
-        scores = [100 * (trial.value or 0) for trial in complete]
-        best = f"best {max(scores):.1f}" if scores else "no score yet"
+        trials = self.file.study.get_trials(deepcopy=False)
+        done = sum(map(is_spent, trials))
+        score = max((trial.value or 0.0 for trial in completed(trials)), default=None)
+        best = "no score yet" if score is None else f"best {100 * score:.1f}"
         left = ""
         if done > self.before:
             pace = (time.monotonic() - self.start) / (done - self.before)
             left = f", about {pace * (self.trials - done):.0f} s left"
-        self.display.show(Progress("trials", done, self.trials, best + left))
+        leading = trials_table("Leading trials", top_trials(trials, LEADING))
+        self.display.show(Progress("trials", done, self.trials, best + left, score), leading)

@@ -8,18 +8,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.markup import escape
 
+from langalign.command import EXIT_INTERRUPTED, exit_status
 from langalign.configfile import describe_keys, load_config
-from langalign.errors import ConfigError, LangAlignError
 from langalign.report import dump_json
 
 __all__ = ["Arguments", "run_job"]
 
 Config = TypeVar("Config", bound=BaseModel)
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 class Arguments(argparse.Namespace):
@@ -44,23 +40,20 @@ def run_job(
     0 done, 1 failed, 2 bad usage (key, value or file named), 130 interrupted.
     """
     console = Console(soft_wrap=True)
-    errors = Console(stderr=True, soft_wrap=True)
-    try:
+
+    def job() -> None:
         arguments = _parse(model, summary, examples, argv)
         config = load_config(model, default_config(arguments), arguments.overrides)
         result = run(config, console)
-    except ConfigError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}")
-        return EXIT_USAGE
-    except LangAlignError as error:
-        errors.print(f"[red]failed:[/red] {escape(str(error))}")
-        return EXIT_FAILED
+        if arguments.json:
+            sys.stdout.write(dump_json(result) + "\n")
+
+    try:
+        return exit_status(job)
     except KeyboardInterrupt:
+        errors = Console(stderr=True, soft_wrap=True)
         errors.print("interrupted; the same command goes on from the last finished step")
         return EXIT_INTERRUPTED
-    if arguments.json:
-        sys.stdout.write(dump_json(result) + "\n")
-    return 0
 
 
 def _parse(

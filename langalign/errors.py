@@ -8,19 +8,22 @@ LangAlignError
 │   └── ObjectMissing    a key that holds no object
 ├── ArtifactError        a model version that does not exist or cannot be published
 ├── IntegrityError       stored bytes whose sha256 is not the recorded one
-└── TrainingError        a step that cannot go on (a loss that is not finite, a lost worker group)
+├── TrainingError        a step that cannot go on (a loss that is not finite, a lost worker group)
+└── ServingError         a service that does not start
 
 Every message names the value, the rule it breaks and the remedy.
 """
 
 __all__ = [
     "ArtifactError",
+    "ClusterError",
     "ConfigError",
     "DataError",
     "EncoderError",
     "IntegrityError",
     "LangAlignError",
     "ObjectMissing",
+    "ServingError",
     "StorageError",
     "TrainingError",
 ]
@@ -67,3 +70,11 @@ class IntegrityError(LangAlignError):
 
 class TrainingError(LangAlignError):
     """A training step that cannot go on."""
+
+
+class ServingError(LangAlignError):
+    """A service that does not start."""
+
+
+class ClusterError(LangAlignError):
+    """A cluster or server that does not start, answer or end as it should."""

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaFo
 
 from langalign.errors import DataError, TrainingError
 
-__all__ = ["pretrain", "train_tokenizer"]
+__all__ = ["fast_tokenizer", "pretrain", "train_tokenizer"]
 
 # In XLM-R's order: position ids start after the id of <pad>, so <pad> must be 1.
 _SPECIALS: Final = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -83,7 +83,7 @@ def pretrain(
             if (step + 1) % _REPORT_EVERY == 0 or step + 1 == steps:
                 _tell(report, step + 1, steps, mlm.item(), contrastive.item())
     # The weights come last: a folder that has them is whole.
-    _fast_tokenizer(tokenizer, max_length).save_pretrained(folder)
+    fast_tokenizer(tokenizer).save_pretrained(folder)
     model.roberta.save_pretrained(folder)
     return folder
 
@@ -113,7 +113,8 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def _fast_tokenizer(tokenizer: Tokenizer, max_length: int) -> Any:
+def fast_tokenizer(tokenizer: Tokenizer) -> Any:
+    """The tokenizer as transformers saves and loads it."""
     bos, pad, eos, unk, mask = _SPECIALS
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -15,7 +15,7 @@ from langalign.classifier import ClassificationHead
 from langalign.loop import seed_everything
 from langalign.stacked_fit import Member, StackedFit, cross_entropy, squared_error
 from langalign.stacked_network import StackedNetwork, aligner_layout, head_layout
-from langalign.training import Labelled, Pairs
+from langalign.training import Labelled, Pairs, head_inputs
 from langalign.trials import AlignerShape, Phase, TrialData, TrialOptions
 
 __all__ = ["StackedAligners", "StackedHeads", "probe"]
@@ -76,16 +76,12 @@ class StackedHeads(StackedFit):
         layout = head_layout(data.width, data.classes)
         super().__init__(layout, cross_entropy, data.rows.labels, batch_size)
 
-    @torch.no_grad()
     def inputs(self, aligner: Aligner) -> tuple[Tensor, Tensor]:
         """What a head reads for the training rows (N, D) and the held-out rows (H, D)."""
-        aligner.requires_grad_(False).eval()
-        direction, rows, held_out = self.data.direction, self.data.rows, self.data.held_out
+        rows, held_out = self.data.rows, self.data.held_out
         return (
-            aligner.head_input(rows.embeddings, direction=direction, of_target=rows.of_target),
-            aligner.head_input(
-                held_out.embeddings, direction=direction, of_target=held_out.of_target
-            ),
+            head_inputs(aligner, rows, self.data.direction),
+            head_inputs(aligner, held_out, self.data.direction),
         )
 
     def member(self, trial: int, options: TrialOptions, x: Tensor, held_out: Tensor) -> Member:

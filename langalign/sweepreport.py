@@ -32,7 +32,7 @@ from langalign.sweepresult import (
     top_trials,
 )
 
-__all__ = ["html_page", "sweep_tables", "write_sweep_report"]
+__all__ = ["html_page", "sweep_tables", "trials_table", "write_sweep_report"]
 
 _BAR = 20
 _LONGEST_REASON = 500  # characters; a whole traceback would bury the rest
@@ -72,17 +72,16 @@ def sweep_tables(sweep: SweepResult, console: Console) -> None:
     """Print the top ten, importance, gain, counts by state with reasons, and the best trial."""
     best = top_trials(sweep.trials)
     for section in (_trials("Top ten", best, ()), *_sections(sweep)):
-        table = Table(title=section.title)
-        for column, name in enumerate(section.header):
-            is_number = section.is_number(column)
-            table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-        for row in section.rows:
-            table.add_row(*(Text(_line(cell)) for cell in row))
         if section.rows:
-            console.print(table)
+            console.print(_table(section))
         # Text, because brackets in a name are not markup; soft_wrap keeps the best line whole.
         text = section.note if section.rows else f"{section.title}: {section.note}"
         console.print(Text(_line(text)), soft_wrap=not section.rows)
+
+
+def trials_table(title: str, trials: Sequence[FrozenTrial]) -> Table:
+    """A row for each of `trials`, running ones among them."""
+    return _table(_trials(title, trials, ()))
 
 
 def html_page(sweep: SweepResult, facts: Mapping[str, str], images: Mapping[str, bytes]) -> str:
@@ -145,6 +144,16 @@ def _trials(title: str, trials: Sequence[FrozenTrial], columns: Sequence[str]) -
         rows.append(row if columns else [*row, rest])
     header = ("trial", "score", "epochs", "state", "seconds", *(columns or ["parameters"]))
     return _Section(title, header, rows, "Scores in points, 0 to 100." if rows else "none")
+
+
+def _table(section: _Section) -> Table:
+    table = Table(title=section.title)
+    for column, name in enumerate(section.header):
+        is_number = section.is_number(column)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in section.rows:
+        table.add_row(*(Text(_line(cell)) for cell in row))
+    return table
 
 
 def _importance(sweep: SweepResult) -> _Section:

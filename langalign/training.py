@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from langalign import metrics
-from langalign.aligners import LEARNED_KINDS, Aligner, fit_closed_form
+from langalign.aligners import LEARNED_KINDS, Aligner, Direction, fit_closed_form
 from langalign.classifier import AlignedHead
 from langalign.loop import (
     EpochReport,
@@ -38,7 +38,10 @@ __all__ = [
     "count_outcomes",
     "fit_aligner",
     "fit_head",
+    "head_inputs",
 ]
+
+PART_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -150,15 +153,13 @@ def fit_head(
     worker = worker or Worker()
     model.to(worker.device)
     rows, held_out = rows.to(worker.device), held_out.to(worker.device)
-    inputs = rows.embeddings
+    inputs, checked = rows.embeddings, held_out.embeddings
     trained: nn.Module = _OneSide(model, of_target=rows.of_target)
+    judged: nn.Module = _OneSide(model, of_target=held_out.of_target)
     if not train_aligner:
-        model.aligner.requires_grad_(False).eval()
-        with torch.no_grad():
-            inputs = model.aligner.head_input(
-                inputs, direction=model.direction, of_target=rows.of_target
-            )
-        trained = model.head
+        inputs = head_inputs(model.aligner, rows, model.direction)
+        checked = head_inputs(model.aligner, held_out, model.direction)
+        trained = judged = model.head
     parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, options, worker.device)
     run = EpochRunner(
@@ -177,7 +178,8 @@ def fit_head(
         return all_sum(run(order)).item() / total_rows
 
     def evaluate() -> float:
-        return metrics.score(metric, all_sum(count_outcomes(model, held_out)))
+        model.eval()
+        return metrics.score(metric, all_sum(_counts(judged, checked, held_out.labels)))
 
     history = run_epochs(
         trained,
@@ -195,11 +197,28 @@ def fit_head(
 
 
 @torch.no_grad()
+def head_inputs(aligner: Aligner, rows: Labelled, direction: Direction) -> Tensor:
+    """What a head reads for `rows`, (N, D), through an aligner that is frozen from now on.
+
+    Aligners stacked as one give (K, N, D).
+    """
+    aligner.requires_grad_(False).eval()
+    # In parts whose activations stay in a CPU's cache.
+    parts = torch.split(rows.embeddings, PART_ROWS)
+    mapped = [aligner.head_input(x, direction=direction, of_target=rows.of_target) for x in parts]
+    return torch.cat(mapped, dim=-2)
+
+
 def count_outcomes(model: AlignedHead, rows: Labelled) -> Tensor:
     """Confusion counts (C, C) of a model on embeddings."""
     model.eval()
-    logits = model(rows.embeddings, of_target=rows.of_target)
-    return metrics.confusion(rows.labels, logits.argmax(-1), logits.shape[-1])
+    return _counts(_OneSide(model, of_target=rows.of_target), rows.embeddings, rows.labels)
+
+
+@torch.no_grad()
+def _counts(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    logits = module(inputs)
+    return metrics.confusion(labels, logits.argmax(-1), logits.shape[-1])
 
 
 class _OneSide(nn.Module):

@@ -12,8 +12,9 @@ import ray
 from pydantic import Field
 from ray import serve
 
+from langalign.command import exit_status
 from langalign.configfile import describe_keys, load_config
-from langalign.errors import ConfigError, LangAlignError
+from langalign.errors import ServingError
 from serve.app import build, open_keys
 from serve.client import Client
 from serve.settings import Settings
@@ -36,26 +37,7 @@ def main(arguments: list[str]) -> int:
             print(f"  {key}  {kind} = {default}\n      {text}")
         return 0
     try:
-        local = load_config(LocalSettings, overrides=arguments)
-        settings = Settings(**local.model_dump(exclude={"host", "port"}))
-        needs_key = open_keys(settings, local.host) is not None
-        application = build(settings)
-        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-        serve.start(http_options={"host": local.host, "port": local.port})
-        serve.run(application)
-        _tell(f"http://{local.host}:{local.port}", needs_key)
-        while True:
-            time.sleep(3600)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except LangAlignError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    except RuntimeError as error:
-        # Serve's own word for a deployment that does not come up; the cause is in it.
-        print(f"failed: the service did not start: {error}", file=sys.stderr)
-        return 1
+        return exit_status(lambda: _serve(arguments))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 0
@@ -63,6 +45,23 @@ def main(arguments: list[str]) -> int:
         if ray.is_initialized():
             serve.shutdown()
             ray.shutdown()
+
+
+def _serve(arguments: list[str]) -> None:
+    local = load_config(LocalSettings, overrides=arguments)
+    settings = Settings(**local.model_dump(exclude={"host", "port"}))
+    needs_key = open_keys(settings, local.host) is not None
+    application = build(settings)
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        serve.start(http_options={"host": local.host, "port": local.port})
+        serve.run(application)
+    except RuntimeError as error:
+        # Serve's own word for a deployment that does not come up; the cause is in it.
+        raise ServingError(f"the service did not start: {error}") from error
+    _tell(f"http://{local.host}:{local.port}", needs_key)
+    while True:
+        time.sleep(3600)
 
 
 def _tell(url: str, needs_key: bool) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from langalign.command import exit_status
 from langalign.errors import ConfigError
 from langalign.manifest import first_fault
 from langalign.storage_local import atomic_file
@@ -171,18 +172,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.file is None:
         parser.error(f"name the keys file with --file, or set {API_KEYS_VARIABLE}")
-    try:
-        if arguments.verb == "new":
-            print(new_key(Path(arguments.file), arguments.name))
-            print("shown once; only its hash is kept", file=sys.stderr)
-        elif arguments.verb == "revoke":
-            revoke_key(Path(arguments.file), arguments.name)
-        else:
-            print("\n".join(_read(Path(arguments.file)).keys))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    path = Path(arguments.file)
+    if arguments.verb == "new":
+        print(new_key(path, arguments.name))
+        print("shown once; only its hash is kept", file=sys.stderr)
+    elif arguments.verb == "revoke":
+        revoke_key(path, arguments.name)
+    else:
+        print("\n".join(_read(path).keys))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langalign import artifacts
 from langalign.artifacts import LATEST, MODELS
-from langalign.errors import ArtifactError, ConfigError, LangAlignError, ObjectMissing
+from langalign.command import exit_status
+from langalign.errors import ArtifactError, ConfigError, ObjectMissing
 from langalign.manifest import checked_name, first_fault
 from langalign.storage import Storage
 
@@ -149,22 +150,17 @@ Verb = Literal["show", "pin", "canary", "promote", "rollback", "follow"]
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 done, 1 failed, 2 bad usage."""
     arguments = _parse(argv)
-    try:
-        storage = Storage.from_environment(arguments.storage)
-        release = _run(arguments, storage)
-        version = resolve(storage, arguments.name, release)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except LangAlignError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _run(arguments, Storage.from_environment(arguments.storage)))
+
+
+def _run(arguments: argparse.Namespace, storage: Storage) -> None:
+    release = _changed(arguments, storage)
+    version = resolve(storage, arguments.name, release)
     follows = f" (now {version})" if release.version == LATEST else ""
     print(f"{arguments.name}: {release}{follows}")
-    return 0
 
 
-def _run(arguments: argparse.Namespace, storage: Storage) -> Release:
+def _changed(arguments: argparse.Namespace, storage: Storage) -> Release:
     name: str = arguments.name
     verb: Verb = arguments.verb
     if verb == "pin":

@@ -16,9 +16,18 @@ from serve.service import Service
 from serve.settings import Settings
 from serve.telemetry import Observer
 
-__all__ = ["Replica", "start_replica"]
+__all__ = ["Parts", "Replica", "assemble", "start_replica"]
 
 logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What answers requests in one process."""
+
+    registry: Registry
+    batcher: TokenBatcher
+    service: Service
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,30 @@ async def start_replica(settings: Settings, models: Sequence[str], observer: Obs
     """
     started = time.perf_counter()
     torch.set_num_threads(settings.threads_of_replica())
+    parts = await asyncio.to_thread(assemble, settings, models, observer)
+    service = parts.service
+    watch = asyncio.create_task(service.watch(settings.watch_s)) if settings.watch_s else None
+    cards = await service.models()
+    logger.info(
+        "%d models on %d encoders loaded in %.1f s",
+        len(cards),
+        len({card.encoder for card in cards}),
+        time.perf_counter() - started,
+    )
+    return Replica(service, parts.batcher, watch)
+
+
+def assemble(settings: Settings, models: Sequence[str], observer: Observer) -> Parts:
+    """Load models and put what they need around them; nothing here is Ray's.
+
+    Raises:
+        LangAlignError: a model that cannot be served.
+    """
+    sources = parse_sources(models, settings.storage)
+    loader = Loader(device=settings.device, precision=settings.precision)
     engine = Engine(forward_tokens=settings.forward_tokens)
-    registry = await asyncio.to_thread(_loaded, settings, models, engine, observer)
+    registry = Registry(sources, loader, engine, observer)
+    registry.load()
     batcher = TokenBatcher(
         engine.run,
         batch_tokens=settings.batch_tokens,
@@ -61,22 +92,4 @@ async def start_replica(settings: Settings, models: Sequence[str], observer: Obs
         observer=observer,
         cache_rows=settings.cache_rows,
     )
-    watch = asyncio.create_task(service.watch(settings.watch_s)) if settings.watch_s else None
-    cards = await service.models()
-    logger.info(
-        "%d models on %d encoders loaded in %.1f s",
-        len(cards),
-        len({card.encoder for card in cards}),
-        time.perf_counter() - started,
-    )
-    return Replica(service, batcher, watch)
-
-
-def _loaded(
-    settings: Settings, models: Sequence[str], engine: Engine, observer: Observer
-) -> Registry:
-    sources = parse_sources(models, settings.storage)
-    loader = Loader(device=settings.device, precision=settings.precision)
-    registry = Registry(sources, loader, engine, observer)
-    registry.load()
-    return registry
+    return Parts(registry, batcher, service)

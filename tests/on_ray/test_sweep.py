@@ -1,6 +1,7 @@
 """The sweep on a real cluster: results, resume, faults."""
 
 import io
+import signal
 import subprocess
 import sys
 import threading
@@ -87,6 +88,30 @@ def test_a_trial_that_fails_is_recorded_and_the_sweep_goes_on(
     assert any(t.state is TrialState.COMPLETE for t in found)
 
 
+def test_a_trial_for_which_memory_ends_fails_alone(
+    inputs: Path, storage: Storage, tmp_path: Path
+) -> None:
+    beyond = 2**50  # more bytes than a process has addresses
+    sweep(inputs, storage, "space.kind=[ae]", "space.depth=", f"space.hidden=[64, {beyond}]")
+    found = trials(storage, tmp_path)
+    assert {t.params["aligner.hidden"] for t in found} == {64, beyond}
+    for t in found:
+        if t.params["aligner.hidden"] == beyond:
+            assert t.state is TrialState.FAIL
+            assert "memory" in t.user_attrs["reason"]
+        else:
+            assert t.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def test_every_pooling_has_embeddings_of_its_own(
+    inputs: Path, storage: Storage, tmp_path: Path
+) -> None:
+    sweep(inputs, storage, "space.kind=[linear]", "space.pooling=[cls, mean]")
+    values = {t.params["encoder.pooling"]: t.value for t in trials(storage, tmp_path)}
+    assert set(values) == {"cls", "mean"}
+    assert values["cls"] != values["mean"]
+
+
 def test_a_sweep_without_any_score_publishes_nothing(inputs: Path, storage: Storage) -> None:
     published = storage.folders("models/tiny")
     diverging = ("space.kind=[fc]", "space.learning_rate={low: 1e30, high: 1e31}")
@@ -112,8 +137,9 @@ def test_a_trial_whose_worker_dies_runs_again(
     assert all(t.state is not TrialState.FAIL for t in trials(storage, tmp_path))
 
 
-def test_a_killed_driver_continues_and_repeats_no_finished_trial(
-    inputs: Path, storage: Storage, tmp_path: Path
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_ends_continues_and_repeats_no_finished_trial(
+    inputs: Path, storage: Storage, tmp_path: Path, end: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "jobs.sweep", "--config", str(inputs)]
     command += [f"storage={storage.root}", *FAST]
@@ -121,9 +147,13 @@ def test_a_killed_driver_continues_and_repeats_no_finished_trial(
     def has_finished_one() -> bool:
         return storage.exists(JOURNAL) and any(map(is_spent, trials(storage, tmp_path)))
 
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as driver:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         wait_for(has_finished_one, "a finished trial")
-        driver.kill()
+        driver.send_signal(end)
+        printed, _ = driver.communicate()
+    if end is signal.SIGINT:
+        assert driver.returncode == 130
+        assert "Top ten" in printed
     before = [t for t in trials(storage, tmp_path) if is_spent(t)]
     sweep(inputs, storage)
     after = trials(storage, tmp_path)

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+from transformers import XLMRobertaConfig, XLMRobertaModel
 
 from langalign import artifacts, counterpart
 from langalign.aligners import build_aligner
 from langalign.classifier import ClassificationHead
 from langalign.manifest import ManifestDraft
 from langalign.model import write_config
-from langalign.pretraining import train_tokenizer
+from langalign.pretraining import fast_tokenizer, train_tokenizer
 from langalign.storage import Storage
 
 WIDTH = 32
@@ -37,16 +37,7 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
         type_vocab_size=1,
     )
     XLMRobertaModel(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-    ).save_pretrained(folder)
+    fast_tokenizer(tokenizer).save_pretrained(folder)
     return folder
 
 

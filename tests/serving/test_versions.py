@@ -6,7 +6,7 @@ from typing import Any
 from weakref import ref
 
 import pytest
-from local_service import Parts, parts_of
+from local_service import LocalParts, parts_of
 from published import LABELS, publish, write_encoder
 
 from langalign import artifacts
@@ -41,11 +41,11 @@ def versions(tmp_path: Path, storage: Storage, encoder: Path) -> Any:
     return publish_next
 
 
-def serving(parts: Parts) -> str:
+def serving(parts: LocalParts) -> str:
     return parts.registry.choose(NAME, "xc").version
 
 
-def look(parts: Parts) -> str:
+def look(parts: LocalParts) -> str:
     parts.registry.refresh()
     return serving(parts)
 
@@ -57,7 +57,7 @@ def alter(storage: Storage, version: str) -> None:
     path.write_bytes(data)
 
 
-def refusals(parts: Parts) -> dict[str, str]:
+def refusals(parts: LocalParts) -> dict[str, str]:
     (card,) = parts.registry.cards()
     return {refused.version: refused.reason for refused in card.refused}
 
@@ -182,7 +182,7 @@ def test_a_version_named_by_its_address_stays(storage: Storage, versions: Any) -
     assert look(parts) == old
 
 
-def counts(parts: Parts, requests: int = 1000) -> dict[str, int]:
+def counts(parts: LocalParts, requests: int = 1000) -> dict[str, int]:
     found = [serving(parts) for _ in range(requests)]
     return {version: found.count(version) for version in set(found)}
 

@@ -1,0 +1,329 @@
+"""What happens to work when parts of a cluster are lost, and how long it takes to go on.
+
+    python benchmarks/recovery.py                 # all, about 20 minutes on two cores; as root
+    python benchmarks/recovery.py head partition  # some of them
+
+A cluster of the rehearsal (a head, two workers of two cores at most, each in a network namespace,
+SeaweedFS) runs the rehearsal's data. `back` is the time from the loss to the next piece of work
+that is done (a checkpoint, a part of embeddings, a trial, an answer); results are compared with
+those of an undisturbed run.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from rich.console import Console
+from rich.table import Table
+
+from cluster.rehearsal import rehearsal
+from cluster.rehearsal.autoscaling import HEAD_NODE_ID
+from cluster.rehearsal.network import Network, open_network
+from cluster.rehearsal.nodes import LocalCluster
+from cluster.rehearsal.serving import classify, serving
+from cluster.s3 import BUCKET, new_identity
+from cluster.seaweed import Seaweed, seaweed_ports
+from langalign.counterpart import labelled_table
+from langalign.storage import STORAGE_VARIABLE, Storage
+
+SWEEP = Path(rehearsal.__file__).with_name("sweep.yaml")
+ROOT = Path(__file__).parents[1]
+TRIALS = 8
+PARTITION_S = 30.0
+WAIT_LIMIT_S = 300.0
+# Long enough to be disturbed, with a checkpoint after each epoch and parts of 200 texts.
+TRAIN = [
+    *("tune.max_epochs=6", "cluster.checkpoint_interval_s=0", "cluster.shard_rows=100"),
+    *("encoder.batch_tokens=256", "cluster.embed_actors=1"),
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a loss led to: in words, seconds to the next piece of work, and to the end."""
+
+    text: str
+    back_s: float | None
+    whole_s: float
+
+
+class Stage:
+    """A cluster to disturb, and its storage, which outlives clusters."""
+
+    def __init__(self, network: Network, store: Seaweed) -> None:
+        self.network = network
+        self.environment = {**store.environment(), STORAGE_VARIABLE: f"s3://{BUCKET}/storage"}
+        os.environ.update(self.environment)
+        self.storage = Storage.from_environment(None)
+        self.cluster = self._cluster()
+        self.logs = Path(tempfile.mkdtemp(prefix="recovery-"))
+
+    def start(self, *, idle_s: float = 300.0) -> None:
+        """A new cluster."""
+        self.cluster = self._cluster(idle_s)
+        self.cluster.start()
+
+    def train(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """`ray job submit -- python jobs/train.py`, not waited for."""
+        return self._submit("train", *TRAIN, *arguments)
+
+    def sweep(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """The same for jobs/sweep.py."""
+        return self._submit("sweep", f"sweep.trials={TRIALS}", *arguments)
+
+    def end(self, job: "subprocess.Popen[bytes]") -> None:
+        """Wait for a job, which must end well."""
+        assert job.wait(WAIT_LIMIT_S) == 0, f"see {self.logs}"
+
+    def scores(self, name: str) -> dict[str, float]:
+        """Figures of a training run by what they are figures of."""
+        rows = self.storage.read_json(f"runs/{name}/summary.json")["results"]
+        keys = ("method", "aligner", "language", "split", "metric")
+        return {" ".join(str(row[key]) for key in keys): row["value"] for row in rows}
+
+    def trials(self, name: str) -> list[int]:
+        """Numbers of a study's trials that are done."""
+        key = f"runs/{name}/sweep/study.journal"
+        if not self.storage.exists(key):
+            return []
+        path = self.logs / f"{time.monotonic_ns()}.journal"
+        path.write_bytes(self.storage.read_bytes(key))
+        journal = JournalStorage(JournalFileBackend(str(path)))
+        names = optuna.get_all_study_names(journal)
+        if not names:
+            return []
+        found = optuna.load_study(study_name=names[0], storage=journal).trials
+        return [t.number for t in found if t.state.name in ("COMPLETE", "PRUNED")]
+
+    def forget(self, *folders: str) -> None:
+        """Delete outputs and checkpoints of steps of the run `base`."""
+        for folder in folders:
+            for digest in self.storage.folders(folder):
+                self.storage.delete_folder(f"{folder}/{digest}")
+        for name in self.storage.folders("runs/base/train"):
+            self.storage.delete_folder(f"runs/base/train/{name}")
+
+    def busy_worker(self, title: str) -> str:
+        """Id of the worker on which a process of this title runs."""
+        for node_id in self.cluster.workers():
+            for process in self.cluster.processes(node_id):
+                if title in " ".join(process.cmdline()):
+                    return node_id
+        raise AssertionError(f"no {title} on a worker")
+
+    def _submit(self, job: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        # The sweep's own section means nothing to training.
+        config = SWEEP
+        if job == "train":
+            config = self.logs / "train.yaml"
+            config.write_text(SWEEP.read_text().partition("\nsweep:")[0])
+        command = ["python", f"jobs/{job}.py", "--config", str(config), *arguments]
+        with (self.logs / f"{job}.log").open("ab") as log:
+            return subprocess.Popen(
+                self.cluster.submit(*command),
+                env=self.cluster.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _cluster(self, idle_s: float = 300.0) -> LocalCluster:
+        return LocalCluster(self.network, self.environment, project=ROOT, idle_s=idle_s)
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> float:
+    """Seconds until the condition holds."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < WAIT_LIMIT_S, f"{what} did not happen"
+        time.sleep(0.1)
+    return time.monotonic() - start
+
+
+def checkpoints(stage: Stage) -> int:
+    """Files of Ray Train's checkpoints of step 1."""
+    return len([key for key in stage.storage.list("runs/base/train") if "checkpoint_" in key.key])
+
+
+def lose_worker_in_step_1(stage: Stage) -> Outcome:
+    """SIGKILL the node that trains, after its first checkpoint."""
+    before = stage.scores("base")
+    stage.forget("steps/tune", "steps/align", "steps/head", "embeddings")
+    begin = time.monotonic()
+    job = stage.train("name=base")
+    wait_for(lambda: checkpoints(stage), "a checkpoint")
+    stage.cluster.kill(stage.busy_worker("RayTrainWorker"))
+    seen = checkpoints(stage)
+    back_s = wait_for(lambda: checkpoints(stage) > seen, "another checkpoint")
+    stage.end(job)
+    same = stage.scores("base") == before
+    text = f"a new node, on from the checkpoint; scores {'equal' if same else 'DIFFER'}"
+    return Outcome(text, back_s, time.monotonic() - begin)
+
+
+def lose_worker_while_embedding(stage: Stage) -> Outcome:
+    """SIGKILL the node that embeds, after its first part."""
+    before = stage.scores("base")
+    stage.forget("embeddings")
+    begin = time.monotonic()
+    job = stage.train("name=base")
+    wait_for(lambda: stage.storage.list("embeddings"), "a part")
+    stage.cluster.kill(stage.busy_worker("_Encode"))
+    seen = len(stage.storage.list("embeddings"))
+    back_s = wait_for(lambda: len(stage.storage.list("embeddings")) > seen, "another part")
+    stage.end(job)
+    same = stage.scores("base") == before
+    text = f"parts that were there stay; scores {'equal' if same else 'DIFFER'}"
+    return Outcome(text, back_s, time.monotonic() - begin)
+
+
+def lose_worker_in_sweep(stage: Stage) -> Outcome:
+    """SIGKILL a node that trains trials."""
+    begin = time.monotonic()
+    job = stage.sweep("name=lost-worker")
+    wait_for(lambda: stage.trials("lost-worker"), "a trial")
+    stage.cluster.kill(stage.busy_worker("TrialBundle"))
+    seen = stage.trials("lost-worker")
+    back_s = wait_for(lambda: len(stage.trials("lost-worker")) > len(seen), "another trial")
+    stage.end(job)
+    done = len(stage.trials("lost-worker"))
+    return Outcome(
+        f"its trials start anew; {done} of {TRIALS} done", back_s, time.monotonic() - begin
+    )
+
+
+def lose_worker_in_serving(stage: Stage) -> Outcome:
+    """SIGKILL the node of the only replica."""
+    begin = time.monotonic()
+    text = labelled_table(1, 0, "xc", split="test")["text"][0].as_py()
+    with serving(stage.cluster, "base") as url:
+        before = classify(url, "xc", text)
+        stage.cluster.kill(stage.busy_worker("ServeReplica"))
+
+        def answers() -> bool:
+            question = {"language": "xc", "inputs": [text]}
+            try:
+                answer = httpx2.post(f"{url}/v1/classify", json=question, timeout=10)
+            except httpx2.HTTPError:
+                return False
+            return answer.status_code == 200 and answer.json()["results"][0] == before
+
+        # What is asked first may still be answered by what is about to be found dead.
+        time.sleep(1)
+        back_s = 1 + wait_for(answers, "an answer")
+    text = "one replica: no answer until a new one stands; then the same answer"
+    return Outcome(text, back_s, time.monotonic() - begin)
+
+
+def lose_head(stage: Stage) -> Outcome:
+    """SIGKILL the head during a sweep; a new cluster, and the same job again."""
+    begin = time.monotonic()
+    job = stage.sweep("name=lost-head")
+    wait_for(lambda: stage.trials("lost-head"), "a trial")
+    lost = time.monotonic()
+    stage.cluster.kill(HEAD_NODE_ID)
+    job.wait(WAIT_LIMIT_S)
+    seen = stage.trials("lost-head")
+    stage.cluster.close()
+    stage.start()
+    again = stage.sweep("name=lost-head")
+    wait_for(lambda: len(stage.trials("lost-head")) > len(seen), "another trial")
+    back_s = time.monotonic() - lost
+    stage.end(again)
+    kept = set(seen) <= set(stage.trials("lost-head"))
+    text = (
+        f"the cluster ends; a new one and the same command: {len(seen)} trials "
+        f"{'kept' if kept else 'LOST'}, {len(stage.trials('lost-head'))} of {TRIALS} done"
+    )
+    return Outcome(text, back_s, time.monotonic() - begin)
+
+
+def cut_off_worker(stage: Stage) -> Outcome:
+    """Pull the cable of a node that trains trials for 30 s."""
+    begin = time.monotonic()
+    job = stage.sweep("name=cut-off")
+    wait_for(lambda: stage.trials("cut-off"), "a trial")
+    number = int(stage.busy_worker("TrialBundle")[-5:])
+    lost = time.monotonic()
+    stage.network.plug(number, is_in=False)
+    seen = stage.trials("cut-off")
+    time.sleep(PARTITION_S)
+    stage.network.plug(number, is_in=True)
+    wait_for(lambda: len(stage.trials("cut-off")) > len(seen), "another trial")
+    back_s = time.monotonic() - lost
+    stage.end(job)
+    done = len(stage.trials("cut-off"))
+    text = f"{done} of {TRIALS} trials done, none twice"
+    return Outcome(text, back_s, time.monotonic() - begin)
+
+
+SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
+    "step1": lose_worker_in_step_1,
+    "embedding": lose_worker_while_embedding,
+    "sweep": lose_worker_in_sweep,
+    "serving": lose_worker_in_serving,
+    "head": lose_head,
+    "partition": cut_off_worker,
+}
+
+
+def run(names: list[str], console: Console) -> None:
+    """One undisturbed run, then the scenarios, each printed as it ends."""
+    table = Table(title="What was lost, and what came of it")
+    for column in ("lost", "what happened"):
+        table.add_column(column)
+    for column in ("back s", "whole s"):
+        table.add_column(column, justify="right")
+    with ExitStack() as stack:
+        network, why_not = open_network(os.getpid())
+        stack.callback(network.close)
+        if why_not:
+            console.print(f"without namespaces: {why_not}")
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = Seaweed(
+            folder,
+            [new_identity()],
+            bucket=BUCKET,
+            ports=seaweed_ports(network.head),
+            host=network.head,
+        )
+        stack.callback(store.stop)
+        store.start()
+        stage = Stage(network, store)
+        stack.callback(lambda: stage.cluster.close())
+        stage.cluster.start()
+        console.print(f"logs in {stage.logs}")
+        stage.end(stage.train("name=base"))
+        for name in names:
+            outcome = SCENARIOS[name](stage)
+            back = "–" if outcome.back_s is None else f"{outcome.back_s:.0f}"
+            row = (SCENARIOS[name].__doc__ or "", outcome.text, back, f"{outcome.whole_s:.0f}")
+            console.print(json.dumps({"scenario": name, "row": row}, ensure_ascii=False))
+            table.add_row(*row)
+        console.print(table)
+
+
+def main() -> int:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", choices=[*SCENARIOS, []], metavar="NAME")
+    run(parser.parse_args().names or list(SCENARIOS), Console(width=110))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

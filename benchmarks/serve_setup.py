@@ -1,0 +1,118 @@
+"""Models and servers of the serving benchmarks."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import torch
+import yaml
+from random_encoder import MAX_LENGTH, make_config, make_tokenizer
+from safetensors.torch import save_file
+from transformers import XLMRobertaForSequenceClassification as Classifier
+
+from langalign import artifacts
+from langalign.aligners import build_aligner
+from langalign.manifest import ManifestDraft
+from langalign.model import write_config
+from langalign.storage import Storage
+
+__all__ = ["HAPROXY", "LABELS", "OPTIONS", "free_port", "make_models", "ours", "publish", "server"]
+
+ROOT = Path(__file__).parents[1]
+LABELS = ("negative", "positive")
+START_LIMIT_S = 180.0
+HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+OPTIONS: dict[str, Any] = {"pooling": "cls", "max_length": MAX_LENGTH, "precision": "fp32"}
+
+
+def make_models(size: str, folder: Path) -> tuple[Path, Path]:
+    """One set of random weights as a pipeline's folder and as a storage with a published model."""
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    model = Classifier(make_config(size, tokenizer, LABELS)).eval()
+    pipeline_folder = folder / "pipeline"
+    model.save_pretrained(pipeline_folder)
+    tokenizer.save_pretrained(pipeline_folder)
+    storage = Storage(str(folder / "store"))
+    publish(model, tokenizer, storage, folder / "model", language="xc", kind="none")
+    return pipeline_folder, folder / "store"
+
+
+def publish(
+    model: Classifier, tokenizer: Any, storage: Storage, folder: Path, *, language: str, kind: str
+) -> None:
+    """Publish as the model `bench-LANGUAGE`, with an untrained aligner of `kind`."""
+    model.roberta.save_pretrained(folder / "encoder")
+    tokenizer.save_pretrained(folder / "encoder")
+    head = {key: value.contiguous() for key, value in model.classifier.state_dict().items()}
+    save_file(head, folder / "head.safetensors")
+    if kind != "none":
+        aligner = build_aligner(kind, model.config.hidden_size)
+        save_file(aligner.state_dict(), folder / "aligner.safetensors")
+    (folder / "README.md").write_text("# benchmark\n")
+    shared: dict[str, Any] = {
+        "source_language": "en",
+        "target_language": language,
+        "direction": "forward",
+        "aligner": {"kind": kind},
+        "encoder": OPTIONS,
+    }
+    write_config(folder, labels=LABELS, dropout=0.1, is_pair_task=False, **shared)
+    draft = ManifestDraft(seed=0, task={"name": "bench"}, labels=list(LABELS), **shared)
+    artifacts.publish(storage, folder, draft, name=f"bench-{language}")
+
+
+@contextmanager
+def server(
+    command: list[str], port: int, log: Path, env: dict[str, str]
+) -> Iterator[tuple[float, psutil.Process]]:
+    """Run a server until the block ends; gives the seconds from start to ready, and its process."""
+    began = time.perf_counter()
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        while not _is_ready(port):
+            if process.poll() is not None or time.perf_counter() - began > START_LIMIT_S:
+                sys.exit(f"the server did not start:\n{log.read_text()[-3000:]}")
+            time.sleep(0.1)
+        yield time.perf_counter() - began, psutil.Process(process.pid)
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        for left in psutil.wait_procs(family, timeout=10)[1]:
+            left.kill()
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def ours(folder: Path, port: int, **settings: Any) -> list[str]:
+    """The command of the service, with its deployment file in `folder`."""
+    config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    config["http_options"]["port"] = port
+    config["applications"][0]["args"] |= settings
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return [str(Path(sys.executable).parent / "serve"), "run", str(folder / "config.yaml")]
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
