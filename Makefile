@@ -16,7 +16,7 @@ BENCH_READY := $(VENV)/.ready-bench
 TESTS := $(sort $(dir $(wildcard tests/*/test_*.py)))
 ARGS ?=
 
-.PHONY: help demo serve test test-fast lint format bench clean
+.PHONY: help demo serve s3 rehearse test test-fast lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | \
@@ -27,6 +27,12 @@ demo: $(READY) ## Run the embedded demo: no data, no download, no GPU (ARGS="see
 
 serve: $(READY) ## Serve the demo's model on this machine (ARGS="model=ROOT/models/NAME" another)
 	@$(BIN)/python -m serve $(ARGS)
+
+s3: $(READY) ## Start an S3 store on this machine and print what to export
+	@$(BIN)/python -m cluster s3 $(ARGS)
+
+rehearse: $(READY) ## Rehearse a cluster on this machine: scale up, sweep, serve, scale down
+	@$(BIN)/python -m cluster rehearse $(ARGS)
 
 test: $(READY) ## Run all tests, with those that start a Ray cluster or an S3 server
 	@$(BIN)/python -m pytest -m "slow or not slow"

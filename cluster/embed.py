@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy
 
+from cluster.metrics import EmbeddedTexts
 from cluster.session import without_ray_wrapping
 from langalign.embeddings import EmbeddingSet, part_name, rows_of_part, write_part
 from langalign.errors import DataError, ObjectMissing
@@ -256,6 +257,7 @@ class _Encode:
         self.rule = rule
         self.batch_tokens = batch_tokens
         self.threads = threads
+        self.embedded = EmbeddedTexts()
 
     # With the first row, as the tokenizer is.
     @cached_property
@@ -279,13 +281,14 @@ class _Encode:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         types = row.pop("types")
         tokens = TokenizedText(row.pop("tokens"), row.pop("offsets"), types if len(types) else None)
-        labels = row.pop("labels")
+        labels, language, ids = row.pop("labels"), row.pop("language"), row.pop("ids")
         row["bytes"] = write_part(
-            row.pop("ids"),
+            ids,
             self.encoder.embed_tokens(tokens),
             pa.array(labels) if len(labels) else None,
-            row.pop("language"),
+            language,
         )
+        self.embedded.add(language=language, texts=len(ids), tokens=len(tokens.ids))
         return row
 
 

@@ -21,12 +21,16 @@ POLL_INTERVAL_S = 0.25
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a step stands: `done` of `total` units (`total` 0: not known), and a short text."""
+    """Where a step stands: `done` of `total` units (`total` 0: not known), and a short text.
+
+    `score` is the best so far of a search, 0 to 1.
+    """
 
     step: str
     done: int
     total: int
     text: str
+    score: float | None = None
 
 
 class Monitor:

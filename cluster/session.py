@@ -21,7 +21,7 @@ from cluster.display import Display
 from langalign.errors import ConfigError, LangAlignError, StorageError
 from langalign.storage import STORAGE_VARIABLE, Storage
 
-__all__ = ["check_nodes", "checked_session", "session", "without_ray_wrapping"]
+__all__ = ["check_nodes", "checked_session", "probe_storage", "session", "without_ray_wrapping"]
 
 # Endpoints and regions are not secrets, and every node needs the same ones.
 CARRIED_VARIABLES = (
@@ -102,7 +102,7 @@ def check_nodes(storage: Storage) -> int:
     Raises:
         StorageError: a node cannot, naming it and the cause.
     """
-    probe = ray.remote(num_cpus=0, max_retries=2)(_probe_storage)
+    probe = ray.remote(num_cpus=0, max_retries=2)(probe_storage)
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     key = f".langalign-driver-{uuid.uuid4().hex}"
     storage.write_bytes(key, key.encode())
@@ -137,7 +137,8 @@ def without_ray_wrapping() -> Iterator[None]:
         raise
 
 
-def _probe_storage(storage: Storage, key: str) -> str:
+def probe_storage(storage: Storage, key: str) -> str:
+    """Use the storage from this node and look for the driver's file; the problem, if any."""
     try:
         storage.check()
         if not storage.exists(key):

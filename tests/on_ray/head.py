@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from guarded import start_guarded, stop_guarded
-from seaweed import free_ports
+
+from cluster.guarded import start_guarded, stop_guarded
+from cluster.ports import free_ports
 
 START_LIMIT_S = 90.0
 CPUS = 2

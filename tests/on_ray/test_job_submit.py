@@ -16,14 +16,15 @@ import optuna
 import psutil
 import pytest
 from calls import ROOT
-from guarded import start_guarded, stop_guarded
 from head import shorter_folder
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from seaweed import SeaweedServer, free_ports
+from seaweed import SeaweedServer
 from tiny import wait_for, write_inputs
 
 import langalign
+from cluster.guarded import start_guarded, stop_guarded
+from cluster.ports import free_ports
 from cluster.study import is_spent
 from langalign.storage import Storage
 

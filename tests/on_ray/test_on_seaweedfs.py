@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from calls import Ended, end_of, start_train
 from endpoints import silent_endpoint
-from seaweed import SeaweedServer, free_ports
+from seaweed import SeaweedServer
 from tiny import OFTEN, OWN_CLUSTER, Finished, Run, forget, has_checkpoint, scores, wait_for
 
+from cluster.ports import free_ports
 from langalign.storage import Storage
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from endpoints import silent_endpoint
-from seaweed import SeaweedServer, free_ports
+from seaweed import SeaweedServer
 
+from cluster.ports import free_ports
 from langalign.errors import ConfigError, ObjectMissing, StorageError
 from langalign.storage import Storage, StoredObject, sha256_file
 

@@ -1,0 +1,1 @@
+"""`python -m cluster doctor`: what is wrong with a running cluster, before a job finds out."""

