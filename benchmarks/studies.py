@@ -81,7 +81,7 @@ def _sentiment(data: Path, target: str, seed: int) -> Study:
     native = _rows(data / SENTIMENT_TESTS[target] / "train.parquet")
     pairs = pq.read_table(data / f"parallel_en_{target}" / "train.parquet")
     sources, targets = pairs["source"].to_pylist(), pairs["target"].to_pylist()
-    unseen = [i for i, text in enumerate(sources) if _half(text) == 1]
+    unseen = [i for i, text in enumerate(sources) if half_of(text) == 1]
     chosen = [unseen[i] for i in _sample(len(unseen), PAIRS, seed)]
     return Study(
         name=f"SST-2 en→{target}",
@@ -96,7 +96,7 @@ def _sentiment(data: Path, target: str, seed: int) -> Study:
     )
 
 
-def _half(text: str) -> int:
+def half_of(text: str) -> int:
     """Pairs whose half is 0 were seen as pairs in the mini encoder's pre-training."""
     return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16) % 2
 

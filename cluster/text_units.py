@@ -26,9 +26,17 @@ from langalign.classifier import AlignedHead, ClassificationHead
 from langalign.encoder import SentenceEncoder
 from langalign.finetuning import TextClassifier, TokenizedRows, count_text_outcomes, fit_encoder
 from langalign.loop import EpochReport, FitOptions, all_sum, seed_everything
+from langalign.lora import LoraOptions, add_lora, merge_lora
 from langalign.outputs import StepOutput
 
-__all__ = ["FineTuning", "FinetuneUnit", "TextPart", "TuneUnit"]
+__all__ = [
+    "FineTuning",
+    "FinetuneUnit",
+    "TextPart",
+    "TuneUnit",
+    "load_encoder",
+    "write_encoder",
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ class TuneUnit(Unit):
     classes: int
     metric: str
     tuning: FineTuning
+    lora: LoraOptions | None = None
     step = "tune"
 
     @property
@@ -87,21 +96,26 @@ class TuneUnit(Unit):
     @property
     def label(self) -> str:
         """As in `tune english`."""
-        return f"tune {self.rows}"
+        return f"tune {self.rows}{' by LoRA' if self.lora else ''}"
 
     def identity(self) -> list[Any]:
         """Encoder and texts by digest, and every option."""
         texts = [part.identity() for part in self.parts]
-        return [self.rule.digest(), texts, self.classes, self.metric, asdict(self.tuning)]
+        adapted = [asdict(self.lora)] if self.lora else []
+        return [self.rule.digest(), texts, self.classes, self.metric, asdict(self.tuning), *adapted]
 
     def run(self, work: UnitWork) -> None:
         """Train; leaves the tuned encoder and its own head."""
-        encoder = work.together(lambda: _load_encoder(work, self.rule, self.tuning))
+        encoder = work.together(lambda: load_encoder(work, self.rule, self.tuning.batch_tokens))
         train, held_out = work.together(lambda: self._rows(work, encoder))
+        if self.lora:
+            add_lora(encoder, self.lora)
         seed_everything(self.options.seed, 1)
         head = ClassificationHead(encoder.width, self.classes, dropout=self.tuning.dropout)
         classifier = TextClassifier(encoder, head, precision=self.tuning.precision)
         history = _fit(classifier, train, held_out, self.metric, self.tuning, work, "tune")
+        if self.lora:
+            merge_lora(encoder)
         info = {
             "rows": self.rows,
             "width": encoder.width,
@@ -109,7 +123,7 @@ class TuneUnit(Unit):
         }
         work.finish(
             lambda: {
-                **_write_encoder(work, encoder),
+                **write_encoder(work, encoder),
                 HEAD_FILE: work.output.write(HEAD_FILE, tensors_of(head)),
             },
             info,
@@ -169,7 +183,7 @@ class FinetuneUnit(Unit):
 
     def run(self, work: UnitWork) -> None:
         """Train; leaves encoder, aligner and head, and counts outcomes on every test part."""
-        encoder = work.together(lambda: _load_encoder(work, self.rule, self.tuning))
+        encoder = work.together(lambda: load_encoder(work, self.rule, self.tuning.batch_tokens))
         aligner = work.together(
             lambda: load_aligner(work.storage, self.aligner, self.shape, encoder.width)
         )
@@ -196,7 +210,7 @@ class FinetuneUnit(Unit):
         files = {ALIGNER_FILE: tensors_of(aligner), HEAD_FILE: tensors_of(head)}
         work.finish(
             lambda: {
-                **_write_encoder(work, encoder),
+                **write_encoder(work, encoder),
                 **{name: work.output.write(name, data) for name, data in files.items()},
             },
             head_info("langalign", self.shape, encoder.width, history, counts),
@@ -227,18 +241,20 @@ def _fit(
     )
 
 
-def _load_encoder(work: UnitWork, rule: EncoderRule, tuning: FineTuning) -> SentenceEncoder:
+def load_encoder(work: UnitWork, rule: EncoderRule, batch_tokens: int | None) -> SentenceEncoder:
+    """The encoder of a rule with float32 weights, to train on."""
     folder = StepOutput(work.storage, rule.prefix).fetch() / ENCODER_FOLDER
     # The precision of inference is not that of training, which keeps float32 weights.
     return SentenceEncoder.load(
         str(folder),
         pooling=rule.pooling,
         max_length=rule.max_length,
-        batch_tokens=tuning.batch_tokens,
+        batch_tokens=batch_tokens,
     )
 
 
-def _write_encoder(work: UnitWork, encoder: SentenceEncoder) -> dict[str, dict[str, Any]]:
+def write_encoder(work: UnitWork, encoder: SentenceEncoder) -> dict[str, dict[str, Any]]:
+    """Write encoder and tokenizer into the unit's output; returns their records."""
     with TemporaryDirectory() as folder:
         encoder.save(Path(folder))
         return work.output.write_folder(Path(folder), ENCODER_FOLDER)

@@ -16,7 +16,10 @@ __all__ = ["TextRows", "read_texts"]
 
 @dataclass(frozen=True)
 class TextRows:
-    """Texts (N), the second texts of pairs (None in single-sentence tasks), and labels (N,)."""
+    """Texts (N), the second texts of pairs (None in single-sentence tasks), and labels (N,).
+
+    The label of a row that has none is -1.
+    """
 
     texts: list[str]
     pairs: list[str | None]
@@ -34,5 +37,5 @@ def read_texts(storage: Storage, texts: TextSet, ids: npt.NDArray[np.int64]) -> 
     return TextRows(
         table[texts.column].to_pylist(),
         table[texts.pair_column].to_pylist(),
-        table["label"].to_numpy().astype(np.int64),
+        table["label"].fill_null(-1).to_numpy().astype(np.int64),
     )

@@ -24,6 +24,7 @@ __all__ = [
     "NoAligner",
     "ProcrustesAligner",
     "ResidualAligner",
+    "UncentredProcrustesAligner",
     "build_aligner",
     "deepest",
     "fit_closed_form",
@@ -220,6 +221,18 @@ class ProcrustesAligner(Aligner):
         self.target_mean.copy_(y_mean)
 
 
+class UncentredProcrustesAligner(ProcrustesAligner):
+    """As `procrustes`, without taking the means off first: a pure rotation of unit vectors."""
+
+    kind = "procrustes-uncentred"
+
+    def fit(self, source: Tensor, target: Tensor) -> None:
+        """Solve the orthogonal Procrustes problem on pairs (N, D)."""
+        x, y = self.keep(source.double()), self.keep(target.double())
+        left, _, right = torch.linalg.svd(x.T @ y)
+        self.rotation.copy_(left @ right)
+
+
 class NoAligner(Aligner):
     """Leaves embeddings alone: LangAlign omission (section 4.1)."""
 
@@ -237,6 +250,10 @@ _LEARNED: dict[str, type[FullyConnectedAligner | AutoEncoderAligner | ResidualAl
     "fc": FullyConnectedAligner,
     "ae": AutoEncoderAligner,
     "residual": ResidualAligner,
+}
+_ROTATIONS: dict[str, type[ProcrustesAligner]] = {
+    "procrustes": ProcrustesAligner,
+    "procrustes-uncentred": UncentredProcrustesAligner,
 }
 
 
@@ -267,13 +284,13 @@ def build_aligner(
         )
     if kind == "linear":
         return LinearAligner(width, maps_own_space=identity_pairs)
-    if kind == "procrustes":
-        return ProcrustesAligner(width)
+    if kind in _ROTATIONS:
+        return _ROTATIONS[kind](width)
     if kind == "none":
         return NoAligner()
     raise ConfigError(
         f"aligner.kind={kind!r} is unknown; choose one of "
-        f"{', '.join([*_LEARNED, 'linear', 'procrustes', 'none'])}"
+        f"{', '.join([*_LEARNED, 'linear', *_ROTATIONS, 'none'])}"
     )
 
 

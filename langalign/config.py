@@ -26,7 +26,9 @@ __all__ = [
     "TuneConfig",
 ]
 
-AlignerKind = Literal["fc", "ae", "linear", "procrustes", "residual", "none"]
+AlignerKind = Literal[
+    "fc", "ae", "linear", "procrustes", "procrustes-uncentred", "residual", "none"
+]
 Method = Literal["english", "translated", "native", "omission"]
 Step = Literal["prepare", "tune", "embed", "align", "head"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -253,6 +255,9 @@ class ScoreConfig(Section):
         "demo", description="name under storage, or ROOT/models/NAME[/VERSION], a folder or s3://"
     )
     version: str = Field("latest", description="model version")
+    service: str | None = Field(
+        None, description="URL of a service to ask instead; its key is in LANGALIGN_API_KEY"
+    )
     data: str | None = Field(
         None, description="labelled rows, or `demo`; unset: the demo's test rows, for its models"
     )

@@ -30,7 +30,7 @@ from langalign.loop import (
 )
 from langalign.tokens import IntArray, TokenizedText
 
-__all__ = ["TextClassifier", "TokenizedRows", "count_text_outcomes", "fit_encoder"]
+__all__ = ["TextClassifier", "TokenizedRows", "bucketed", "count_text_outcomes", "fit_encoder"]
 
 # Sorting this many batches at a time keeps batches random while padding stays small.
 SORTED_BATCHES = 50
@@ -174,7 +174,7 @@ class _TextEpochs:
         warmup_steps = max(1, int(self.warmup_fraction * len(lengths) / batch_size))
         self.module.train()
         total = torch.zeros(2, dtype=torch.float64, device=self.worker.device)
-        for done, chosen in enumerate(_bucketed(order, lengths, batch_size)):
+        for done, chosen in enumerate(bucketed(order, lengths, batch_size)):
             if epoch == 0:
                 rise = min(1.0, (done + 1) / warmup_steps)
                 self.optimizer.param_groups[0]["lr"] = self.options.learning_rate * rise
@@ -195,7 +195,7 @@ class _TextEpochs:
         return loss.detach()
 
 
-def _bucketed(order: IntArray, lengths: IntArray, batch_size: int) -> Iterator[IntArray]:
+def bucketed(order: IntArray, lengths: IntArray, batch_size: int) -> Iterator[IntArray]:
     """Cut a shuffled epoch into batches of near-equal length, in shuffled order."""
     batches: list[IntArray] = []
     window = SORTED_BATCHES * batch_size

@@ -46,7 +46,7 @@ _LABELS = {
     "native": "native rows",
 }
 _METHODS = tuple(_LABELS)
-_ALIGNERS = ("fc", "ae", "residual", "linear", "procrustes", "none")
+_ALIGNERS = ("fc", "ae", "residual", "linear", "procrustes", "procrustes-uncentred", "none")
 # In this order the first one present is the task's metric; accuracy then stands beside it.
 _METRICS = {"f1": "F1", "macro_f1": "macro F1", "accuracy": "accuracy"}
 # They tell the units apart in greyscale.

@@ -54,8 +54,13 @@ class TrialStack:
         trials: Sequence[TrialOptions],
         data: TrialData,
         device: torch.device | None = None,
+        *,
+        has_probes: bool = True,
     ) -> None:
         """Build every trial's first weights; fit the aligners that have a closed form.
+
+        Without probes, an epoch of an aligner is reported with its negative squared error only:
+        nothing has to choose between trials while they train.
 
         Raises:
             ConfigError: a shape or dropout that the kind does not have, or trials whose heads
@@ -64,6 +69,7 @@ class TrialStack:
         self.trials = tuple(trials)
         _check_head_batches(self.trials)
         self.data = data.to(device or torch.device("cpu"))
+        self.has_probes = has_probes
         self.finished: dict[int, TrainedTrial] = {}
         self._aligned: dict[int, tuple[Aligner, list[EpochReport]]] = {}
         self._aligners: dict[tuple[AlignerShape, int], StackedAligners] = {}
@@ -87,7 +93,7 @@ class TrialStack:
         reports = self._advance(self._heads, _epoch(self._heads))
         aligning = [fit for fit in self._aligners.values() if fit.members]
         epochs = [_epoch(fit) for fit in aligning]
-        probed = probe(aligning, self.trials, self.data)
+        probed = probe(aligning, self.trials, self.data) if self.has_probes else {}
         for fit, epoch in zip(aligning, epochs, strict=True):
             reports += self._advance(fit, replace(epoch, probed=probed))
         return sorted(reports, key=lambda report: report.trial)

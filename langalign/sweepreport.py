@@ -4,7 +4,6 @@ Scores are shown in points, 0 to 100. Parameter names, choices and reasons of fa
 the user's text: Rich reads no markup in them, and the page escapes them.
 """
 
-import base64
 import json
 import shlex
 import statistics
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from langalign.figures import MISSING
+from langalign.page import html_image, whole_page
 from langalign.storage import Storage
 from langalign.sweepplots import plots
 from langalign.sweepresult import (
@@ -36,21 +36,6 @@ __all__ = ["html_page", "sweep_tables", "trials_table", "write_sweep_report"]
 
 _BAR = 20
 _LONGEST_REASON = 500  # characters; a whole traceback would bury the rest
-# No script, no other host: a browser is to hold the page to it.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_STYLE = """
-:root { color-scheme: light dark; --text: #1a1a1a; --ground: #fff; --line: #d0d0d0; --dim: #595959 }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e8e8e8; --ground: #16181b; --line: #44484e; --dim: #a8adb4 } }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; font: 1rem/1.45 system-ui, sans-serif;
-  color: var(--text); background: var(--ground); overflow-wrap: anywhere }
-h2 { font-size: 1.15rem; margin-top: 2rem } .note { color: var(--dim) }
-.note, table { font-size: .9rem } .scroll { overflow-x: auto } table { border-collapse: collapse }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: left;
-  vertical-align: top; max-width: 30rem; overflow-wrap: normal }
-.number { text-align: right; font-variant-numeric: tabular-nums }
-img { width: 100%; min-width: 40rem; background: #fff; margin: .5rem 0 }
-"""
 
 
 @dataclass(frozen=True)
@@ -90,22 +75,16 @@ def html_page(sweep: SweepResult, facts: Mapping[str, str], images: Mapping[str,
     `facts` says what it takes to repeat the sweep: run, metric, data digest, seed, command;
     `images` are those of `plots`.
     """
-    title = escape(f"Sweep {facts['run']}")
     *others, best = _sections(sweep)
     top = _trials("Top ten", top_trials(sweep.trials), sweep.parameters)
     everything = _trials("All trials", sweep.trials, sweep.parameters)
     parts = [
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>",
         *map(_html, (best, top, *others)),
-        *(_image(name, data) for name, data in images.items()),
+        *(html_image(name, data) for name, data in images.items()),
         _html(everything),
         _html(_Section("How it was made", ("fact", "value"), list(facts.items()))),
-        "</body></html>",
     ]
-    return "\n".join(parts)
+    return whole_page(f"Sweep {facts['run']}", parts)
 
 
 def write_sweep_report(
@@ -255,8 +234,3 @@ def _html(section: _Section) -> str:
 def _html_row(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
     shown = (f"<{tag}{k}>{escape(_line(c))}</{tag}>" for c, k in zip(cells, kinds, strict=True))
     return f"<tr>{''.join(shown)}</tr>\n"
-
-
-def _image(name: str, data: bytes) -> str:
-    url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    return f'<div class="scroll"><img alt="{escape(name)}" src="{url}"></div>'

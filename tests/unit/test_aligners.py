@@ -193,3 +193,21 @@ def test_which_side_passes_the_aligner(kind: str, identity_pairs: bool) -> None:
 def test_bad_shapes_are_named(kind: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build_aligner(kind, 64, **options)
+
+
+def test_procrustes_recovers_a_rotation_with_and_without_centring() -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = nn.functional.normalize(torch.randn(60, 6, generator=generator) + 0.8, dim=-1)
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator)).Q
+    for kind in ("procrustes", "procrustes-uncentred"):
+        aligner = build_aligner(kind, 6)
+        fit_closed_form(aligner, x, x @ rotation, (x, x @ rotation))
+        torch.testing.assert_close(aligner(3 * x), x @ rotation, atol=1e-5, rtol=0)
+    # A common offset is what centring takes off, and a rotation about the origin cannot.
+    moved = nn.functional.normalize(x @ rotation + 2.0, dim=-1)
+    errors = {}
+    for kind in ("procrustes", "procrustes-uncentred"):
+        aligner = build_aligner(kind, 6)
+        fit_closed_form(aligner, x, moved, (x, moved))
+        errors[kind] = (aligner(x) - moved).square().mean().item()
+    assert errors["procrustes"] < 0.9 * errors["procrustes-uncentred"]

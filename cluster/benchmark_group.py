@@ -1,0 +1,274 @@
+"""What a process of a benchmark does: one tuned encoder, the embeddings by it, and all its cells.
+
+Cells are written as they are done. Of a group that is run again, a stack with a missing cell is
+trained as a whole, so that every cell comes from the same arithmetic as in an undisturbed run.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from cluster.benchmark_plan import Group, PlannedCell, Stack, left_by
+from cluster.embed import ENCODER_FOLDER, EncoderRule
+from cluster.scoring import score_rows
+from cluster.text_units import TextPart
+from cluster.texts import read_texts
+from cluster.trial import assigned_device
+from cluster.units import HEAD_FILE, Part
+from cluster.work import UnitWork
+from langalign.aligners import NoAligner
+from langalign.alignment import cosine, measure_alignment
+from langalign.benchmarkresult import CellResult, CellStore
+from langalign.classifier import AlignedHead, ClassificationHead
+from langalign.embeddings import EmbeddingSet, part_name, write_part
+from langalign.encoder import SentenceEncoder
+from langalign.errors import LangAlignError
+from langalign.loop import Worker
+from langalign.outputs import StepOutput, digest_of
+from langalign.stacking import TrialStack
+from langalign.storage import Storage
+from langalign.training import Labelled, Pairs, count_outcomes
+from langalign.trials import TrainedTrial, TrialData
+
+__all__ = ["Embedder", "run_group", "tune_encoder"]
+
+# Alignment is measured on so many held-out pairs at most: a probe is fitted on each cell's.
+MEASURED_PAIRS = 300
+
+
+def run_group(group: Group, store: CellStore, monitor: Any) -> None:
+    """Fill in the missing cells of a group, as a Ray task; what fails is written as failed."""
+    cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
+    torch.set_num_threads(max(1, int(cores)))
+    GroupRun(group, store, monitor, assigned_device()).run()
+
+
+class GroupRun:
+    """One group on this process."""
+
+    def __init__(self, group: Group, store: CellStore, monitor: Any, device: torch.device) -> None:
+        self.group = group
+        self.store = store
+        self.monitor = monitor
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self.done = store.done(member.digest for member in group.members)
+
+    def run(self) -> None:
+        """Tune, embed what is needed, and score."""
+        with self._failing(self.group.members):
+            embedder = self._embedder()
+            if self.group.own and self.group.own.digest not in self.done:
+                self._own(self.group.own, embedder)
+            for stack in self.group.stacks:
+                if any(member.digest not in self.done for member in stack.members):
+                    with self._failing(stack.members):
+                        self._stack(stack, embedder)
+
+    @contextmanager
+    def _failing(self, members: Sequence[PlannedCell]) -> Iterator[None]:
+        """Write what ends the work on purpose as the reason of the cells that it leaves open."""
+        try:
+            yield
+        except LangAlignError as error:
+            found = self.store.done(member.digest for member in members)
+            for member in members:
+                if member.digest not in found:
+                    self._write_failure(member, str(error))
+
+    def _write_failure(self, member: PlannedCell, reason: str) -> None:
+        metric = self.group.metric
+        self.store.write(CellResult.failure(member.cell, member.digest, metric, reason))
+
+    def _embedder(self) -> "Embedder":
+        start = time.monotonic()
+        rule = tune_encoder(self.group, self.store.storage, self.monitor, self.device)
+        self.seconds["tune"] = time.monotonic() - start
+        return Embedder(self.store.storage, rule, self.device)
+
+    def _own(self, planned: PlannedCell, embedder: "Embedder") -> None:
+        """Step 1's own head, as it left it: the baselines of section 3.4.3."""
+        assert self.group.tune is not None
+        test = embedder.rows(self.group.test, "all")
+        head = ClassificationHead(test.embeddings.shape[1], self.group.classes)
+        output = self.group.tune.output(self.store.storage)
+        head.load_state_dict(load_tensors(output.read(HEAD_FILE)))
+        model = AlignedHead(NoAligner(), head, direction="forward").to(self.device)
+        epochs = {"tune": len(output.info()["history"])}
+        self._write(planned, model, test, {}, epochs, {})
+
+    def _stack(self, stack: Stack, embedder: "Embedder") -> None:
+        start = time.monotonic()
+        data = self._trial_data(stack, embedder)
+        test = embedder.rows(self.group.test, "all")
+        self.seconds["embed"] = self.seconds.get("embed", 0.0) + time.monotonic() - start
+        start = time.monotonic()
+        options = [member.options for member in stack.members]
+        trials = TrialStack([o for o in options if o], data, self.device, has_probes=False)
+        failures: dict[int, str] = {}
+        while trials.live:
+            failures |= {r.trial: r.failure for r in trials.step() if r.failure}
+        share = (time.monotonic() - start) / len(options)
+        before = self._before(data) if stack.pairs else {}
+        for number, member in enumerate(stack.members):
+            if member.digest in self.done:
+                continue
+            if number in failures:
+                self._write_failure(member, failures[number])
+                continue
+            trained = trials.finished[number]
+            alignment = before | self._after(data, trained) if member.cell.pairs else {}
+            epochs = {"align": len(trained.align_history), "head": len(trained.head_history)}
+            self._write(member, trained.model, test, alignment, epochs, {"stack": share})
+
+    def _trial_data(self, stack: Stack, embedder: "Embedder") -> TrialData:
+        parts = [embedder.rows(part, "train") for part in stack.train]
+        rows = Labelled(
+            torch.cat([part.embeddings for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            parts[0].of_target,
+        )
+        held_out = embedder.rows(stack.held_out, "held_out")
+        # Without an aligner nothing reads the pairs.
+        pairs = held_pairs = Pairs(rows.embeddings[:1], rows.embeddings[:1])
+        if stack.pairs:
+            turn = -1 if stack.direction == "reverse" else 1
+            pairs, held_pairs = (
+                Pairs(*[embedder.rows(side, part).embeddings for side in stack.pairs][::turn])
+                for part in ("train", "held_out")
+            )
+        return TrialData(
+            pairs,
+            held_pairs,
+            rows,
+            held_out,
+            self.group.classes,
+            self.group.metric,
+            stack.direction,
+        )
+
+    @torch.no_grad()
+    def _before(self, data: TrialData) -> dict[str, dict[str, float]]:
+        pairs = data.held_out_pairs
+        return {"before": _measured(pairs.source, pairs.target)}
+
+    @torch.no_grad()
+    def _after(self, data: TrialData, trained: TrainedTrial) -> dict[str, dict[str, float]]:
+        """With A(source) in the place of the source, and the source against its own image."""
+        aligner, pairs = trained.model.aligner, data.held_out_pairs
+        mapped = aligner(pairs.source)
+        moved = cosine(pairs.source.cpu().numpy(), mapped.cpu().numpy())
+        return {
+            "after": _measured(mapped, aligner.keep(pairs.target)),
+            "moved": {"cosine": moved},
+        }
+
+    def _write(
+        self,
+        member: PlannedCell,
+        model: AlignedHead,
+        test: Labelled,
+        alignment: dict[str, dict[str, float]],
+        epochs: dict[str, int],
+        seconds: dict[str, float],
+    ) -> None:
+        counts = count_outcomes(model, test.to(self.device)).cpu().tolist()
+        scores = {row["metric"]: row["value"] for row in score_rows(counts, self.group.metric, {})}
+        spent = {name: round(s, 3) for name, s in {**self.seconds, **seconds}.items()}
+        self.store.write(
+            CellResult(
+                cell=member.cell,
+                digest=member.digest,
+                status="done",
+                metric=self.group.metric,
+                scores=scores,
+                alignment=alignment,
+                epochs=epochs,
+                seconds=spent,
+                counts=counts,
+            )
+        )
+
+
+def tune_encoder(group: Group, storage: Storage, monitor: Any, device: torch.device) -> EncoderRule:
+    """Step 1 of a group and what comes before it, unless it is done; the encoder that it leaves."""
+    rule = group.base
+    for unit in (group.before, group.tune):
+        if unit is None:
+            continue
+        output = unit.output(storage)
+        if not output.is_done():
+            unit.run(
+                UnitWork(
+                    storage=storage,
+                    output=output,
+                    worker=Worker(device=device),
+                    label=f"{group.name} {unit.label}",
+                    max_epochs=unit.max_epochs,
+                    monitor=monitor,
+                    # Checkpoints are Ray Train's, and this is a task: it begins anew.
+                    checkpoint_interval_s=math.inf,
+                    resume=None,
+                )
+            )
+        rule = left_by(unit, rule, storage)
+    return rule
+
+
+class Embedder:
+    """Embeddings of parts of text sets by one encoder: made once, kept on storage and in memory."""
+
+    def __init__(self, storage: Storage, rule: EncoderRule, device: torch.device) -> None:
+        self.storage = storage
+        self.rule = rule
+        self.device = device
+        self._kept: dict[str, tuple[Any, Any, Any]] = {}
+
+    @cached_property
+    def encoder(self) -> SentenceEncoder:
+        """The frozen encoder."""
+        folder = StepOutput(self.storage, self.rule.prefix).fetch() / ENCODER_FOLDER
+        encoder = SentenceEncoder.load(str(folder), **self.rule.options())
+        return encoder.prepare().to(self.device)
+
+    def rows(self, part: TextPart, which: Part) -> Labelled:
+        """Embeddings and labels (-1 without one) of some rows, in ascending order of id."""
+        ids, vectors, labels = self._all(part)
+        chosen = np.isin(ids, part.split.ids(which))
+        return Labelled(
+            torch.from_numpy(vectors[chosen]), torch.from_numpy(labels[chosen]), part.of_target
+        ).to(self.device)
+
+    def _all(self, part: TextPart) -> tuple[Any, Any, Any]:
+        digest = digest_of("part", self.rule.digest(), part.identity())
+        if digest not in self._kept:
+            output = StepOutput(self.storage, f"embeddings/{digest}")
+            if not output.is_done():
+                self._embed(part, output)
+            rows = EmbeddingSet(output).load()
+            assert rows.labels is not None  # written with them
+            self._kept[digest] = rows.ids, rows.embeddings, rows.labels
+        return self._kept[digest]
+
+    def _embed(self, part: TextPart, output: StepOutput) -> None:
+        ids = part.split.ids("all")
+        texts = read_texts(self.storage, part.texts, ids)
+        vectors = self.encoder.embed(texts.texts, texts.pairs)
+        data = write_part(ids, vectors, pa.array(texts.labels), part.texts.language)
+        info = {"rows": len(ids), "language": part.texts.language, **self.rule.options()}
+        output.finish({part_name(0): output.write(part_name(0), data)}, info)
+
+
+def _measured(source: Tensor, target: Tensor) -> dict[str, float]:
+    sides = (side[:MEASURED_PAIRS].cpu().numpy() for side in (source, target))
+    return measure_alignment(*sides).values()

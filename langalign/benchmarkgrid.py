@@ -1,0 +1,293 @@
+"""The paper's evaluation as a grid of cells: rows, sizes, seeds, tasks and languages.
+
+A cell is one figure of one table: a method with its aligner, trained on so many task rows
+(`rows`) and so many translated pairs (`pairs`), for one task, language and seed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from langalign.config import (
+    AlignerKind,
+    EncoderConfig,
+    HeadConfig,
+    Section,
+    TaskConfig,
+    TuneConfig,
+)
+
+__all__ = [
+    "OF_PAIRS",
+    "OWN_HEAD",
+    "AlignStepConfig",
+    "BenchmarkConfig",
+    "Cell",
+    "GridConfig",
+    "LoraConfig",
+    "RowName",
+    "SimcseConfig",
+    "StudyConfig",
+    "cells",
+]
+
+RowName = Literal[
+    "english",
+    "native",
+    "translated",
+    "omission",
+    "langalign",
+    "rev-langalign",
+    "data-share",
+    "lora",
+    "simcse",
+]
+FEWEST_HELD_OUT = 8
+# What a spec of rows that are no local file, relative to a folder, begins with.
+_NO_FILES = ("hub:", "s3://", "/")
+# Rows with a cell for each aligner kind, and so for each number of pairs.
+ALIGNED: tuple[RowName, ...] = ("langalign", "rev-langalign", "data-share")
+# Rows trained on the target side of the labelled pairs, of which there are only so many.
+OF_PAIRS: tuple[RowName, ...] = ("translated", "lora", "simcse")
+# Rows without an aligner that are scored with the head of step 1, as it left it (section 3.4.3).
+OWN_HEAD: tuple[RowName, ...] = ("english", "native", *OF_PAIRS)
+
+
+class ColumnsConfig(Section):
+    """How target-language rows differ from the English ones; unset: they do not."""
+
+    text: str | None = Field(None, description="column of the text (or premise)")
+    text_pair: str | None = Field(None, description="column of the second text of a pair task")
+    label: str | None = Field(None, description="column of the label")
+    labels: list[str] | None = Field(
+        None, description="the task's label names in the order of these rows' ints"
+    )
+
+
+class StudyConfig(Section):
+    """One task in one target language. Paths are relative to `data`, if that is set."""
+
+    name: str = Field(..., pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$", description="as in sa-ko")
+    task: TaskConfig = TaskConfig()
+    source_language: str = Field("en", description="language code of the labelled rows")
+    target_language: str = Field(..., description="language code of the rows to classify")
+    train: str = Field(..., description="labelled English rows, or `demo`")
+    parallel: str = Field(..., description="translated sentences: source, target, label?")
+    test: str = Field(..., description="labelled target-language rows, only ever scored")
+    native: str | None = Field(None, description="labelled target-language rows to train on")
+    target: ColumnsConfig = ColumnsConfig()
+    rows: list[int] | None = Field(None, min_length=1, description="in place of grid.rows")
+    pairs: list[int] | None = Field(None, min_length=1, description="in place of grid.pairs")
+    share_pairs: list[int] | None = Field(None, description="in place of grid.share_pairs")
+
+    def spec(self, role: str, data: str | None) -> str | None:
+        """Where the rows of a role lie: a local path is relative to `data`."""
+        spec: str | None = getattr(self, role)
+        if spec is None or data is None or spec == "demo" or spec.startswith(_NO_FILES):
+            return spec
+        return str(Path(data) / spec)
+
+
+class GridConfig(Section):
+    """The axes. Every combination that has rows is a cell."""
+
+    methods: list[RowName] = Field(
+        list(get_args(RowName)), min_length=1, description="rows of the tables"
+    )
+    aligners: list[AlignerKind] = Field(
+        ["fc", "ae", "linear", "procrustes", "procrustes-uncentred", "residual"],
+        description="kinds of the langalign row",
+    )
+    reverse_aligners: list[AlignerKind] = Field(
+        ["fc", "ae"], description="kinds of the rev-langalign row"
+    )
+    share_aligners: list[AlignerKind] = Field(
+        ["fc", "ae"], description="kinds of the data-share row"
+    )
+    rows: list[int] = Field(
+        [1000, 2000, 5000, 10000], min_length=1, description="task rows of steps 1 and 3"
+    )
+    tune_rows: int | None = Field(
+        None, gt=1, description="task rows of step 1 alone; unset: as many as step 3 has"
+    )
+    pairs: list[int] = Field([500, 2000], min_length=1, description="translated pairs of step 2")
+    share_pairs: list[int] = Field([2000], description="pairs of the data-share row")
+    translated_rows: list[int] | None = Field(
+        None, description="sizes of rows made of translations; unset: sizes up to the most pairs"
+    )
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="seeds; each draws its own rows")
+    test_rows: int = Field(2000, gt=0, description="test rows at most (section 3.3)")
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="share of rows and pairs held out for choosing (section 3.4.4)"
+    )
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        for name in ("rows", "pairs", "share_pairs", "translated_rows", "seeds"):
+            values = getattr(self, name) or []
+            if len(set(values)) < len(values):
+                raise ValueError(f"grid.{name}={values} names a value twice; drop one of them")
+            if name != "seeds" and any(value < 10 for value in values):
+                raise ValueError(f"grid.{name}={values}: give sizes of 10 or more")
+        if min([*self.pairs, *self.share_pairs]) * self.validation_fraction < FEWEST_HELD_OUT:
+            raise ValueError(
+                f"grid.pairs={self.pairs}: of {min(self.pairs)} pairs too few are held out to "
+                f"measure alignment on ({FEWEST_HELD_OUT}); give larger sizes"
+            )
+        if "none" in [*self.aligners, *self.reverse_aligners, *self.share_aligners]:
+            raise ValueError("`none` is no aligner of a row; the row without one is `omission`")
+        return self
+
+    @property
+    def most_pairs(self) -> int:
+        """Pairs that are read: as many as any cell takes."""
+        return max([*self.pairs, *self.share_pairs, *(self.translated_rows or [])])
+
+    def sizes_of(self, method: RowName) -> list[int]:
+        """Task rows of a method's cells, ascending."""
+        if method not in OF_PAIRS:
+            return sorted(self.rows)
+        if self.translated_rows is not None:
+            return sorted(self.translated_rows)
+        return sorted(size for size in self.rows if size <= self.most_pairs)
+
+    def kinds_of(self, method: RowName) -> list[AlignerKind]:
+        """Aligner kinds of a method's cells; none for the rows without an aligner."""
+        return {
+            "langalign": self.aligners,
+            "rev-langalign": self.reverse_aligners,
+            "data-share": self.share_aligners,
+        }.get(method, [])
+
+
+class AlignStepConfig(Section):
+    """Step 2, for every kind: their shapes are the paper's listings."""
+
+    identity_pairs: bool = Field(True, description="also train target to target (section 3.2)")
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW (Listings 1 and 2)")
+    batch_size: int = Field(16, gt=0, description="pairs a step (Table 2)")
+    max_epochs: int = Field(100, gt=0, description="passes over the pairs at most")
+    patience: int = Field(10, gt=0, description="stop after so many epochs without a lower MSE")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+
+
+class LoraConfig(Section):
+    """LoRA task adaptation (appendix G.1), on translated rows; the rest is as in `tune`."""
+
+    rank: int = Field(8, gt=0, description="rank of the updates of query and key")
+    alpha: int = Field(8, gt=0, description="scaling")
+    dropout: float = Field(0.1, ge=0, lt=1, description="before the low-rank pair")
+    learning_rate: float = Field(1e-5, gt=0, description="AdamW")
+    max_epochs: int = Field(20, gt=0, description="passes over the rows at most")
+
+
+class SimcseConfig(Section):
+    """Unsupervised SimCSE (appendix G.2) on translated rows, before step 1 on them."""
+
+    learning_rate: float = Field(1e-5, gt=0, description="AdamW")
+    batch_size: int = Field(16, gt=1, description="texts that are contrasted with one another")
+    max_epochs: int = Field(10, gt=0, description="passes over the texts")
+    temperature: float = Field(0.05, gt=0, description="of the similarities")
+    dropout: float = Field(0.1, gt=0, lt=1, description="noise between the two views of a text")
+
+
+class GroupsConfig(Section):
+    """How the grid is spread over Ray: a process holds one tuned encoder and all its cells."""
+
+    address: str | None = Field(None, description="Ray cluster; unset: RAY_ADDRESS, else local")
+    cpus_per_group: float = Field(1, gt=0, description="CPU cores of such a process")
+    gpus_per_group: float = Field(0, ge=0, description="GPUs of such a process")
+    max_failures: int = Field(2, ge=0, description="restarts of a process that died")
+    shard_rows: int = Field(4096, gt=0, description="rows of a shard of prepared data")
+
+
+class BenchmarkConfig(Section):
+    """Everything a benchmark needs."""
+
+    name: str = Field("benchmark", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="run name")
+    title: str = Field("", description="heading of the report; unset: the name")
+    storage: str | None = Field(
+        None, description="folder or s3://bucket/prefix; unset: LANGALIGN_STORAGE"
+    )
+    data: str | None = Field(None, description="folder that the studies' paths are relative to")
+    is_published: bool = Field(
+        False, description="the data are the paper's, so its figures stand beside ours"
+    )
+    studies: list[StudyConfig] = Field(
+        ...,
+        min_length=1,
+        description="tasks and languages: name, target_language, train, "
+        "parallel, test, native, task, target (columns and labels that differ), rows, pairs",
+    )
+    grid: GridConfig = GridConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    tune: TuneConfig = TuneConfig()
+    aligner: AlignStepConfig = AlignStepConfig()
+    head: HeadConfig = HeadConfig()
+    lora: LoraConfig = LoraConfig()
+    simcse: SimcseConfig = SimcseConfig()
+    cluster: GroupsConfig = GroupsConfig()
+
+    def grid_of(self, study: StudyConfig) -> GridConfig:
+        """The grid with the study's own sizes."""
+        own = study.model_dump(include={"rows", "pairs", "share_pairs"}, exclude_none=True)
+        return GridConfig.model_validate({**self.grid.model_dump(), **own})
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> Self:
+        for study in self.studies:
+            self.grid_of(study)
+        names = [study.name for study in self.studies]
+        if len(set(names)) < len(names):
+            raise ValueError(f"studies are named {', '.join(names)}; give each a name of its own")
+        if self.head.train != ["head"]:
+            raise ValueError(
+                f"head.train={self.head.train}: a benchmark runs on frozen embeddings; "
+                f"set head.train=[head]"
+            )
+        if self.tune.rows in ("translated", "both"):
+            raise ValueError(
+                f"tune.rows={self.tune.rows}: step 1 of a benchmark is the paper's, on English "
+                f"rows; set tune.rows=english or none"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure: what was trained, on how much, and for which test rows."""
+
+    study: str
+    language: str
+    method: str
+    aligner: str
+    rows: int
+    pairs: int | None
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """As in `sa-ko langalign ae, 5,000 rows, 2,000 pairs, seed 0`."""
+        kind = "" if self.aligner == "none" else f" {self.aligner}"
+        pairs = "" if self.pairs is None else f", {self.pairs:,} pairs"
+        return f"{self.study} {self.method}{kind}, {self.rows:,} rows{pairs}, seed {self.seed}"
+
+    def values(self) -> dict[str, Any]:
+        """As plain values, for a manifest."""
+        return asdict(self)
+
+
+def cells(study: StudyConfig, grid: GridConfig, seed: int) -> Iterator[Cell]:
+    """All cells of one study and seed, in the order of the config."""
+    for method in grid.methods:
+        pairs = grid.share_pairs if method == "data-share" else grid.pairs
+        for rows in grid.sizes_of(method):
+            if method not in ALIGNED:
+                yield Cell(study.name, study.target_language, method, "none", rows, None, seed)
+                continue
+            for size in sorted(pairs):
+                for kind in grid.kinds_of(method):
+                    yield Cell(study.name, study.target_language, method, kind, rows, size, seed)

@@ -1,0 +1,112 @@
+"""The grid: which cells there are, and which configs are refused."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langalign.benchmarkgrid import BenchmarkConfig, Cell, cells
+from langalign.configfile import load_config
+from langalign.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
+STUDY = {"name": "one", "target_language": "xc"}
+STUDY |= dict.fromkeys(("train", "parallel", "test", "native"), "demo")
+
+
+def config(**grid: Any) -> BenchmarkConfig:
+    return BenchmarkConfig.model_validate({"studies": [STUDY], "grid": grid})
+
+
+def all_cells(made: BenchmarkConfig) -> list[Cell]:
+    return [c for s in made.studies for seed in made.grid.seeds for c in cells(s, made.grid, seed)]
+
+
+def test_every_combination_is_one_cell() -> None:
+    made = config(
+        rows=[100, 200, 400],
+        pairs=[100, 300],
+        share_pairs=[300],
+        seeds=[0, 1],
+        aligners=["fc", "ae", "linear"],
+        reverse_aligners=["ae"],
+        share_aligners=["fc"],
+    )
+    found = all_cells(made)
+    assert len(set(found)) == len(found)
+    # By hand: 3 sizes and 2 seeds each; translated rows only up to the 300 pairs there are.
+    assert Counter(cell.method for cell in found) == {
+        "english": 6,
+        "native": 6,
+        "translated": 4,
+        "omission": 6,
+        "langalign": 6 * 2 * 3,
+        "rev-langalign": 6 * 2,
+        "data-share": 6,
+        "lora": 4,
+        "simcse": 4,
+    }
+    assert {c.pairs for c in found if c.method == "data-share"} == {300}
+    assert all(cell.pairs is None for cell in found if cell.aligner == "none")
+
+
+def test_translated_sizes_may_be_named() -> None:
+    made = config(translated_rows=[150, 700], methods=["translated"])
+    assert sorted({cell.rows for cell in all_cells(made)}) == [150, 700]
+    assert made.grid.most_pairs == 2000
+    assert config(translated_rows=[5000]).grid.most_pairs == 5000
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"rows": [100, 100]}, "twice"),
+        ({"rows": [5]}, "10 or more"),
+        ({"pairs": [40]}, "too few are held out"),
+        ({"aligners": ["none"]}, "omission"),
+        ({"aligner": ["fc"]}, "forbidden|Extra"),
+    ],
+)
+def test_a_grid_that_cannot_work_is_refused(grid: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**grid)
+
+
+def test_step_3_and_step_1_are_the_papers() -> None:
+    base = {"studies": [STUDY]}
+    with pytest.raises(ValueError, match="frozen embeddings"):
+        BenchmarkConfig.model_validate({**base, "head": {"train": ["head", "encoder"]}})
+    with pytest.raises(ValueError, match="on English rows"):
+        BenchmarkConfig.model_validate({**base, "tune": {"rows": "both"}})
+    with pytest.raises(ValueError, match="a name of its own"):
+        BenchmarkConfig.model_validate({"studies": [STUDY, STUDY]})
+
+
+def test_only_local_paths_are_relative_to_the_data() -> None:
+    specs = {"train": "a.csv", "parallel": "hub:x/y", "test": "s3://b/c", "native": None}
+    made = BenchmarkConfig.model_validate({"studies": [{**STUDY, **specs}]}).studies[0]
+    found = [made.spec(role, "root") for role in ("train", "parallel", "test", "native")]
+    assert found == ["root/a.csv", "hub:x/y", "s3://b/c", None]
+    assert made.spec("train", None) == "a.csv"
+
+
+def test_the_demos_grid_has_about_two_hundred_cells() -> None:
+    made = load_config(BenchmarkConfig, CONFIGS / "benchmark-demo.yaml")
+    assert 200 <= len(all_cells(made)) <= 300
+    assert len(made.grid.seeds) == 3
+
+
+def test_an_unknown_key_of_a_study_is_named() -> None:
+    with pytest.raises(ConfigError, match="trian"):
+        load_config(BenchmarkConfig, None, ["studies=[{name: x, trian: demo}]"])
+
+
+def test_a_study_may_have_sizes_of_its_own() -> None:
+    own = {**STUDY, "name": "other", "rows": [70], "pairs": [90]}
+    made = BenchmarkConfig.model_validate({"studies": [STUDY, own], "grid": {"rows": [100]}})
+    assert made.grid_of(made.studies[0]).rows == [100]
+    assert made.grid_of(made.studies[1]).rows == [70]
+    assert made.grid_of(made.studies[1]).pairs == [90]
+    with pytest.raises(ValueError, match="twice"):
+        BenchmarkConfig.model_validate({"studies": [{**own, "rows": [70, 70]}]})
