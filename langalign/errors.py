@@ -9,6 +9,7 @@ LangAlignError
 ├── ArtifactError        a model version that does not exist or cannot be published
 ├── IntegrityError       stored bytes whose sha256 is not the recorded one
 ├── TrainingError        a step that cannot go on (a loss that is not finite, a lost worker group)
+├── TranslationError     a text that no translation can be had of
 └── ServingError         a service that does not start
 
 Every message names the value, the rule it breaks and the remedy.
@@ -26,6 +27,7 @@ __all__ = [
     "ServingError",
     "StorageError",
     "TrainingError",
+    "TranslationError",
 ]
 
 
@@ -78,3 +80,7 @@ class ServingError(LangAlignError):
 
 class ClusterError(LangAlignError):
     """A cluster or server that does not start, answer or end as it should."""
+
+
+class TranslationError(LangAlignError):
+    """A text that no translation can be had of."""
