@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.check import DEFAULT_PATHS, run_check
-from cluster.rehearsal.rehearsal import DEFAULT_FOLDER as DEFAULT_RESULTS
-from cluster.rehearsal.rehearsal import run_rehearsal
+from cluster.rehearsal import DEFAULT_FOLDER as DEFAULT_RESULTS
 from cluster.s3 import DEFAULT_FOLDER, DEFAULT_PORT, run_s3
 from langalign.command import EXIT_INTERRUPTED, exit_status
+from langalign.errors import ConfigError
 
 EXAMPLES = """\
 examples:
@@ -115,9 +115,18 @@ def _add_rehearse(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     rehearse.add_argument(
         "--plain", action="store_true", help="plain processes, although namespaces are possible"
     )
-    rehearse.set_defaults(
-        run=lambda given: run_rehearsal(given.folder, with_namespaces=not given.plain)
-    )
+    rehearse.set_defaults(run=_rehearse)
+
+
+def _rehearse(given: argparse.Namespace) -> int:
+    # Needs packages that a cluster's image does not have.
+    try:
+        from cluster.rehearsal.rehearsal import run_rehearsal
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed: pip install -c constraints.txt '.[local]'"
+        ) from error
+    return run_rehearsal(given.folder, with_namespaces=not given.plain)
 
 
 def _add_doctor(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -72,38 +72,58 @@ class Network:
         _ip("link", "set", f"{self.name}-{number}", "up" if is_in else "down")
 
     def remove(self, number: int) -> None:
-        """Delete the namespace of worker `number`; its end of the cable goes with it."""
-        if self.has_namespaces:
-            _ip("netns", "del", f"{self.name}-{number}")
-
-    def has_device(self) -> bool:
-        """Whether a device of this machine belongs to it."""
-        return self.name in _ip("-o", "link")
-
-    def spaces(self) -> list[str]:
-        """Names of this network's namespaces."""
-        if not self.has_namespaces:
-            return []
-        names = [line.split()[0] for line in _ip("netns", "list").splitlines() if line]
-        return [name for name in names if name.startswith(f"{self.name}-")]
-
-    def close(self) -> None:
-        """Delete all that is left of it.
+        """Delete the namespace of worker `number`, and with it the cable.
 
         Raises:
-            ClusterError: something stays.
+            ClusterError: the cable stays.
+        """
+        if self.has_namespaces:
+            _ip("netns", "del", f"{self.name}-{number}")
+            self._wait_until_gone({f"{self.name}-{number}"})
+
+    def exists(self) -> bool:
+        """Whether the bridge does."""
+        return any(name == self.name for name in self._devices())
+
+    def clear(self) -> None:
+        """Delete the namespaces of all workers.
+
+        Raises:
+            ClusterError: a device stays.
         """
         if not self.has_namespaces:
             return
-        for space in self.spaces():
+        names = [line.split()[0] for line in _ip("netns", "list").splitlines()]
+        mine = {name for name in names if name.startswith(f"{self.name}-")}
+        for space in mine:
             _ip("netns", "del", space)
-        _ip("link", "del", self.name)
+        self._wait_until_gone(mine)
+
+    def close(self) -> None:
+        """Delete all of it.
+
+        Raises:
+            ClusterError: a device stays.
+        """
+        if self.has_namespaces:
+            self.clear()
+            # Also those whose namespace was deleted while a process was in it.
+            of_workers = {name for name in self._devices() if name.startswith(f"{self.name}-")}
+            self._wait_until_gone(of_workers)
+            _ip("link", "del", self.name)
+
+    def _wait_until_gone(self, names: set[str]) -> None:
+        """The kernel takes devices away a little later than their namespace, and not at all while
+        a process is in it."""
         deadline = time.monotonic() + GONE_LIMIT_S
-        # The kernel takes a namespace's devices away a little later than its name.
-        while self.has_device():
+        while left := names.intersection(self._devices()):
             if time.monotonic() > deadline:
-                raise ClusterError(f"devices of {self.name} are left: see `ip link`")
+                raise ClusterError(f"network devices are left: {', '.join(left)}")
             time.sleep(0.1)
+
+    def _devices(self) -> list[str]:
+        """Names of this machine's network devices."""
+        return [line.split(":")[1].strip().split("@")[0] for line in _ip("-o", "link").splitlines()]
 
 
 def open_network(number: int) -> tuple[Network, str]:
@@ -121,7 +141,7 @@ def open_network(number: int) -> tuple[Network, str]:
         _run([*prefix, "true"])
         network.remove(1)
     except ClusterError as error:
-        if network.has_device():
+        if network.exists():
             network.close()
         return Network(), str(error)
     return network, ""

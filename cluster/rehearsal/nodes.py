@@ -22,10 +22,12 @@ from cluster.rehearsal.network import Network
 from cluster.rehearsal.starting import PID_SUFFIX, command_of_this_python, ray_start
 from langalign.errors import ClusterError
 
-__all__ = ["LocalCluster"]
+__all__ = ["TOKEN_FILE", "LocalCluster"]
 
+TOKEN_FILE = "token"  # noqa: S105 (a name)
 START_LIMIT_S = 90.0
 END_LIMIT_S = 30.0
+ORDER_LIMIT_S = 10.0  # for ending in order; a head waits for actors, which a fault may have left
 
 
 class LocalCluster:
@@ -56,7 +58,7 @@ class LocalCluster:
         self.token = secrets.token_hex(32)
         self._process: subprocess.Popen[bytes] | None = None
         self._began = time.time()
-        token_file = self.folder / "token"
+        token_file = self.folder / TOKEN_FILE
         token_file.touch(mode=0o600)
         token_file.write_text(self.token)
         self.environment = {
@@ -166,7 +168,7 @@ class LocalCluster:
         """
         family = set(self.processes())
         if self._process is not None:
-            stop_guarded(self._process, by="TERM", limit_s=END_LIMIT_S)
+            stop_guarded(self._process, by="TERM", limit_s=ORDER_LIMIT_S)
             self._process = None
         # Again and again: one that is being killed may have started another.
         deadline = time.monotonic() + END_LIMIT_S
@@ -175,6 +177,7 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 pids = ", ".join(str(process.pid) for process in left)
                 raise ClusterError(f"processes of the cluster are left: {pids}")
+        self.network.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _answers(self) -> bool:

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,26 +22,24 @@ from cluster.display import Display, StepLine
 from cluster.observability.exported import GPU_METRICS, exported_metrics, queried_metrics
 from cluster.rehearsal.network import Network, open_network
 from cluster.rehearsal.nodes import LocalCluster
+from cluster.rehearsal.secrecy import places_of_secrets
 from cluster.rehearsal.serving import classify, serving
+from cluster.rehearsal.stage import PREFIX, open_store, variables_of
 from cluster.rehearsal.timeline import (
     Phase,
     Timeline,
     plot_timeline,
     repeatedly,
 )
-from cluster.s3 import BUCKET, new_identity
-from cluster.seaweed import Seaweed, seaweed_ports
+from cluster.seaweed import Seaweed
 from langalign import counterpart
 from langalign.errors import ClusterError, ConfigError
 from langalign.report import dump_json
-from langalign.storage import STORAGE_VARIABLE
 
-__all__ = ["DEFAULT_FOLDER", "Rehearsal", "run_rehearsal"]
+__all__ = ["Rehearsal", "run_rehearsal"]
 
-DEFAULT_FOLDER = Path("rehearsal")
 MODEL = "rehearsal"  # name of run and model in sweep.yaml
 LANGUAGE: counterpart.Language = "xc"
-PREFIX = "storage"
 JOB_LIMIT_S = 540.0
 IDLE_S = 15.0
 IDLE_LIMIT_S = IDLE_S + 60.0
@@ -127,6 +124,12 @@ class Rehearsal:
             self.summary["answer"] = answer
             line.say(f"asked for one text: {answer['label']}; all metrics of the dashboard seen")
         self._wait_until_idle(cluster)
+        with self._phase("secrets") as line:
+            searched, found = places_of_secrets(cluster, storage)
+            if found:
+                raise ClusterError(f"a key or the token is in {', '.join(found)}")
+            self.summary["searched_for_secrets"] = searched
+            line.say(f"none in {searched} objects of the bucket and files of Ray's session")
 
     def _scrape(self, cluster: LocalCluster) -> None:
         self.metrics |= exported_metrics(cluster.folder / DISCOVERY)
@@ -161,21 +164,14 @@ class Rehearsal:
 
     def _storage(self, network: Network, started: ExitStack) -> Seaweed:
         with self._phase("storage") as line:
-            folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="s3-")))
-            ports = seaweed_ports(network.head)
-            server = Seaweed(
-                folder, [new_identity()], bucket=BUCKET, ports=ports, host=network.head
-            )
-            started.callback(server.stop)
-            server.start()
+            server = open_store(network, started)
             line.say(f"SeaweedFS at {server.endpoint}")
         return server
 
     def _cluster(self, network: Network, storage: Seaweed, started: ExitStack) -> LocalCluster:
-        root = {STORAGE_VARIABLE: f"s3://{storage.bucket}/{PREFIX}"}
         with self._phase("head") as line:
             cluster = LocalCluster(
-                network, storage.environment() | root, project=self.project, idle_s=IDLE_S
+                network, variables_of(storage), project=self.project, idle_s=IDLE_S
             )
             started.callback(cluster.close)
             started.callback(self._keep_logs, cluster)
@@ -192,7 +188,9 @@ class Rehearsal:
         if not most:
             raise ClusterError("the sweep ended, but no worker was seen; see the timeline")
         key = f"{PREFIX}/runs/{MODEL}/sweep/summary.json"
-        found = json.loads(storage.client().get_object(Bucket=BUCKET, Key=key)["Body"].read())
+        found = json.loads(
+            storage.client().get_object(Bucket=storage.bucket, Key=key)["Body"].read()
+        )
         self.summary |= {"most_workers": most, "trials": found["trials"], "models": found["models"]}
         (model,) = found["models"]
         return f"{most} workers at most, published {model['name']} {model['version']}"

@@ -53,7 +53,7 @@ def classify(url: str, language: str, text: str) -> dict[str, Any]:
     answer = httpx2.post(f"{url}/v1/classify", json=question, timeout=60)
     if answer.status_code != 200:
         raise ClusterError(f"the service answered {answer.status_code}: {answer.text[:300]}")
-    result: dict[str, Any] = answer.json()["results"][0]
+    result: dict[str, Any] = answer.json()["predictions"][0]
     return result
 
 

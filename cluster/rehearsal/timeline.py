@@ -16,6 +16,7 @@ from langalign.figures import COLOURS, DPI, WIDTH_INCHES, tidy
 __all__ = ["Phase", "Timeline", "plot_timeline", "repeatedly"]
 
 HEIGHT_INCHES = 3.2
+SHORTEST_LABELLED = 0.02  # of the whole; shorter phases have no room for their names
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def plot_timeline(
     top = max(counts) + 1
     for number, phase in enumerate(phases):
         axes.axvspan(phase.start_s, phase.end_s, color="black", alpha=0.05 * (number % 2), lw=0)
+        if phase.seconds < SHORTEST_LABELLED * end:
+            continue
         middle = (phase.start_s + phase.end_s) / 2
         axes.text(middle, top, f" {phase.name}", rotation=45, fontsize=9, va="bottom")
     axes.set(xlabel="seconds", ylabel="workers", xlim=(0, end), ylim=(0, top))

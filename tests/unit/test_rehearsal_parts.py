@@ -1,5 +1,6 @@
 """Parts of the rehearsal that need no cluster."""
 
+import subprocess
 import threading
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def test_without_namespaces_all_is_loopback(monkeypatch: pytest.MonkeyPatch) -> 
         raise ClusterError(f"`{command[1]}` failed: Operation not permitted")
 
     monkeypatch.setattr(network, "_run", refused)
-    monkeypatch.setattr(Network, "has_device", lambda self: False)
+    monkeypatch.setattr(Network, "exists", lambda self: False)
     found, why_not = open_network(7)
     assert "Operation not permitted" in why_not
     assert found.add(1) == ("127.0.0.1", [])
@@ -69,3 +70,20 @@ def test_the_plot_is_written(tmp_path: Path) -> None:
     phases = [Phase("head", 0, 5), Phase("sweep", 5, 60)]
     path = plot_timeline(phases, [(0.0, 0), (12.0, 2), (55.0, 0)], tmp_path / "timeline.png")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_namespaces_come_and_go() -> None:
+    found, why_not = open_network(9999)
+    if why_not:
+        pytest.skip(why_not)
+    try:
+        addresses = {found.add(number)[0] for number in (1, 2)}
+        found.remove(1)
+        again, prefix = found.add(1)
+        addresses.add(again)
+        assert addresses == {f"{found.subnet}.2", f"{found.subnet}.3"}
+        here = subprocess.run([*prefix, "hostname", "-I"], capture_output=True, text=True)
+        assert here.stdout.split() == [again]
+    finally:
+        found.close()
+    assert not found.exists()

@@ -1,0 +1,38 @@
+"""Whether what a run leaves behind holds a secret."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.rehearsal.nodes import TOKEN_FILE, LocalCluster
+from cluster.seaweed import Seaweed
+
+__all__ = ["places_of_secrets"]
+
+
+def places_of_secrets(cluster: LocalCluster, store: Seaweed) -> tuple[int, list[str]]:
+    """How many objects and files were read, and which hold a key of the store or the token.
+
+    Objects are all of the bucket, pickles as the bytes they are; files those of Ray's session.
+    """
+    secrets = [store.owner.secret_key, store.owner.access_key, cluster.token]
+    wanted = [secret.encode() for secret in secrets]
+    searched, found = 0, []
+    for place, data in (*_objects(store), *_files(cluster.folder)):
+        searched += 1
+        if any(secret in data for secret in wanted):
+            found.append(place)
+    return searched, found
+
+
+def _objects(store: Seaweed) -> Iterator[tuple[str, bytes]]:
+    client = store.client()
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=store.bucket):
+        for entry in page.get("Contents", []):
+            body = client.get_object(Bucket=store.bucket, Key=entry["Key"])["Body"].read()
+            yield f"s3://{store.bucket}/{entry['Key']}", body
+
+
+def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != TOKEN_FILE:
+            yield str(path.relative_to(folder)), path.read_bytes()
