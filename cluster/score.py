@@ -7,7 +7,7 @@ embeddings, without an aligner). A baseline that reads another encoder is left o
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,10 +23,10 @@ from torch import Tensor
 
 from cluster import session
 from cluster.display import Display
-from cluster.embed import ENCODER_FOLDER, default_actors, prepare_ray_data
-from cluster.encoders import weights_digest
+from cluster.embed import default_actors, prepare_ray_data
 from cluster.monitor import Progress
 from cluster.prepare import DEMO, materialised
+from cluster.published import PublishedPlace, find_model, usable_baselines
 from cluster.publishing import write_reports
 from cluster.scoring import score_rows
 from cluster.session import without_ray_wrapping
@@ -37,101 +37,30 @@ from langalign.classifier import AlignedHead, ClassificationHead
 from langalign.config import ActorsConfig, ScoreConfig, ScoredRowsConfig
 from langalign.counterpart import COUNTERPART
 from langalign.data import PreparedData, read_labelled, write_shards
-from langalign.errors import ArtifactError, ConfigError
+from langalign.errors import ConfigError
 from langalign.manifest import Manifest
-from langalign.metrics import class_table
+from langalign.metrics import class_table, confusion
 from langalign.model import TextModel
-from langalign.outputs import StepOutput, digest_of
+from langalign.outputs import StepOutput
 from langalign.storage import Storage
 from langalign.tasks import Task
 from langalign.training import Labelled, count_outcomes
 
-__all__ = ["PublishedPlace", "Scoring", "find_model", "usable_baselines"]
+__all__ = ["Scoring"]
 
-LATEST = "latest"
-BASELINES = ("english", "omission")
-
-
-@dataclass(frozen=True)
-class PublishedPlace:
-    """One model version: the storage it lies in, and its manifest."""
-
-    storage: Storage
-    manifest: Manifest
-
-    @property
-    def uri(self) -> str:
-        """ROOT/models/NAME/VERSION."""
-        return self.storage.uri(f"models/{self.manifest.name}/{self.manifest.version}")
-
-    @property
-    def method(self) -> str:
-        """What the results table calls the model."""
-        if self.manifest.aligner["kind"] == "none":
-            return "omission"
-        return "langalign" if self.manifest.direction == "forward" else "rev-langalign"
-
-    @property
-    def encoder_digest(self) -> str:
-        """The `weights_digest` of the encoder in the model."""
-        files = self.manifest.files.items()
-        return digest_of({k: v.sha256 for k, v in files if k.startswith(f"{ENCODER_FOLDER}/")})
-
-
-def find_model(storage: Storage, model: str, version: str = LATEST) -> PublishedPlace:
-    """A model by its name in `storage`, or by its address ROOT/models/NAME[/VERSION].
-
-    Raises:
-        ArtifactError: it does not exist.
-        ConfigError: the address and `version` name two versions.
-        IntegrityError: its manifest is damaged.
-    """
-    place, name, wanted = storage, model, version
-    if "/" in model:
-        place, name, found = artifacts.parse_model_uri(model)
-        if LATEST not in (found, version) and found != version:
-            raise ConfigError(
-                f"version={version}: model={model} names version {found}; give one of them"
-            )
-        wanted = version if found == LATEST else found
-    elif name == DEMO and not artifacts.list_versions(place, name):
-        raise ArtifactError(f"no model {DEMO} in {place.root}: run python jobs/train.py first")
-    return PublishedPlace(place, artifacts.read_manifest(place, name, wanted))
-
-
-def usable_baselines(model: PublishedPlace) -> tuple[dict[str, str], list[str]]:
-    """Heads to count beside the model's, {method: step output}, and notes on those left out."""
-    heads, notes = {}, []
-    for method in BASELINES:
-        if method == model.method:
-            continue
-        reason = _unusable(model, method)
-        if reason:
-            notes.append(f"{method}: left out, because {reason}")
-        else:
-            heads[method] = model.manifest.parents[method]
-    return heads, notes
-
-
-def _unusable(model: PublishedPlace, method: str) -> str:
-    prefix = model.manifest.parents.get(method)
-    if prefix is None:
-        return "the training run of the model left no such head"
-    output = StepOutput(model.storage, prefix)
-    if not output.is_done():
-        return f"{model.storage.uri(prefix)} is gone; train again to have it"
-    # Step 1 leaves an encoder with its head; a head of step 3 is for the encoder of the run.
-    has_encoder = any(name.startswith(f"{ENCODER_FOLDER}/") for name in output.manifest()["files"])
-    read = weights_digest(output) if has_encoder else model.manifest.encoder["weights"]
-    return "" if read == model.encoder_digest else "its encoder is not the model's"
+# Texts, their second texts or None, and a language to labels.
+Ask = Callable[[Sequence[str], Sequence[str] | None, str], list[str]]
 
 
 class Scoring:
-    """One run of `jobs/score.py`."""
+    """One run of `jobs/score.py`; `ask` gives the labels where a service has the model."""
 
-    def __init__(self, config: ScoreConfig, storage: Storage, console: Console) -> None:
+    def __init__(
+        self, config: ScoreConfig, storage: Storage, console: Console, ask: Ask | None = None
+    ) -> None:
         self.config = config
         self.storage = storage
+        self.ask = ask
         self.display = Display(console)
         self.written: list[str] = []
 
@@ -150,9 +79,11 @@ class Scoring:
         manifest = model.manifest
         language = _language(self.config, manifest)
         rows = self._prepare(model, language)
-        heads, notes = usable_baselines(model) if self.config.baselines else ({}, [])
-        work = _Work(self.storage, model, heads, language == manifest.target_language)
-        counts = self._count(work, rows)
+        counts, notes = (
+            self._asked(self.ask, model, rows, language)
+            if self.ask
+            else self._count(model, rows, language)
+        )
         own = counts[model.method]
         summary = {
             "job": "score",
@@ -193,16 +124,41 @@ class Scoring:
             line.say(f"{rows.summary.rows:,} rows of {language} from {source}")
         return rows
 
-    def _count(self, work: "_Work", rows: PreparedData) -> dict[str, Tensor]:
-        address = self.config.cluster.address
+    def _count(
+        self, model: PublishedPlace, rows: PreparedData, language: str
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """Counts by method, and notes on baselines that are left out."""
+        manifest, address = model.manifest, self.config.cluster.address
+        heads, notes = usable_baselines(model) if self.config.baselines else ({}, [])
+        work = _Work(self.storage, model, heads, language == manifest.target_language)
         with (
             session.checked_session(address, self.storage, self.display),
             self.display.step("score") as line,
         ):
             counts = _count_shards(work, rows.shards, self.config.cluster, self.display)
-            manifest = work.model.manifest
             line.say(f"{manifest.name} {manifest.version}: {', '.join(counts)}")
-        return counts
+        return counts, notes
+
+    def _asked(
+        self, ask: Ask, model: PublishedPlace, rows: PreparedData, language: str
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """As `_count`, with the labels that a service gives."""
+        manifest = model.manifest
+        places = {label: place for place, label in enumerate(manifest.labels)}
+        counts = torch.zeros(len(places), len(places), dtype=torch.int64)
+        with self.display.step("score") as line:
+            for done, key in enumerate(rows.shards, start=1):
+                table = pq.read_table(io.BytesIO(self.storage.read_bytes(key)))
+                pairs = table["text_pair"].to_pylist()
+                second = None if None in pairs else pairs
+                found = ask(table["text"].to_pylist(), second, language)
+                labels = torch.tensor(table["label"].to_pylist())
+                predicted = torch.tensor([places[label] for label in found])
+                counts += confusion(labels, predicted, len(places))
+                self.display.show(Progress("shards", done, len(rows.shards), ""))
+            line.say(f"{manifest.name} {manifest.version}, as {self.config.service} answers")
+        notes = ["english, omission: left out, because a service answers with its model only"]
+        return {model.method: counts}, notes if self.config.baselines else []
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ Beside the model, on the same embeddings: the English-only head and the head on 
 (LangAlign omitted), where the model's training run left them in the model's storage.
 """
 
+import os
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Console
@@ -14,13 +16,17 @@ from jobs.command import run_job
 from langalign.config import ScoreConfig
 from langalign.report import confusion_table, print_report, score_table
 from langalign.storage import Storage
+from serve.client import Client
+from serve.labels import ServiceLabels
 
+API_KEY_VARIABLE = "LANGALIGN_API_KEY"
 EXAMPLES = """\
 examples:
   python jobs/score.py                         the demo's model on the demo's test rows
   python jobs/score.py language=en data=reviews.csv
   python jobs/score.py model=reviews-ko data=test.csv task.text=review task.label=stars
   python jobs/score.py model=s3://bucket/prefix/models/reviews-ko/v-0123456789ab data=test.parquet
+  python jobs/score.py service=http://127.0.0.1:8000 model=reviews-ko data=test.csv
 
 The demo's model is the one that python jobs/train.py publishes.
 """
@@ -33,12 +39,22 @@ def main() -> int:
 
 def _score(config: ScoreConfig, console: Console) -> dict[str, Any]:
     # Loads Ray and torch, which --help and a wrong key need not wait for.
+    from cluster.published import model_name
     from cluster.score import Scoring
 
     storage = Storage.from_environment(config.storage)
     console.print(f"[bold]langalign score[/bold] {escape(config.model)}, {storage.root}")
-    scoring = Scoring(config, storage, console)
-    summary = scoring.run()
+    with ExitStack() as stack:
+        labels = None
+        if config.service:
+            key = os.environ.get(API_KEY_VARIABLE)
+            labels = ServiceLabels(
+                stack.enter_context(Client(config.service, api_key=key)), model_name(config.model)
+            )
+            # The rows and labels are those of the version that answers.
+            config = config.model_copy(update={"version": labels.version})
+        scoring = Scoring(config, storage, console, ask=labels and labels.ask)
+        summary = scoring.run()
     console.print(score_table(summary["classes"]))
     labels = [row["label"] for row in summary["classes"]]
     console.print(confusion_table(labels, summary["confusion"]))

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,22 @@ from typing import Any
 import pyarrow.csv
 import pytest
 import torch
+import uvicorn
 from calls import Job
 from head import Head
-from tiny import TEST_ROWS, Run, write_inputs
+from tiny import TEST_ROWS, Run, wait_for, write_inputs
 
-from cluster.score import find_model, usable_baselines
+from cluster.ports import free_ports
+from cluster.published import find_model, usable_baselines
 from jobs import score
 from langalign import counterpart
 from langalign.metrics import confusion
 from langalign.model import load_model
 from langalign.storage import Storage
+from serve.api import create_api
+from serve.replica import assemble
+from serve.settings import Settings
+from serve.telemetry import Observer
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +97,39 @@ def test_scores_are_those_of_the_training_run(trained: Trained, job: Job) -> Non
     stored = json.loads((trained.root / "runs/score/summary.json").read_text())
     assert stored == summary
     assert (trained.root / "runs/score/comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def service(trained: Trained) -> Iterator[str]:
+    """The URL of a service of the model; Ray Serve would only stand between."""
+    settings = Settings(storage=str(trained.root), api_keys_file=None, device="cpu")
+    parts = assemble(settings, ["tiny"], Observer())
+    api = create_api(parts.service, settings.limits(), None)
+    (port,) = free_ports(1)
+    server = uvicorn.Server(uvicorn.Config(api, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started, "the service")
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_service_scores_as_its_model_does(trained: Trained, job: Job, service: str) -> None:
+    rows = ("model=tiny", f"data={trained.test}", SHARD_ROWS)
+    summary = job(trained.root, *rows, f"service={service}", "name=asked").summary()
+    assert scored(summary, {"langalign"}) == scored(trained.summary, {"langalign"})
+    assert summary["data"]["rows"] == TEST_ROWS
+    assert summary["models"] == trained.summary["models"]
+    assert "a service answers with its model only" in summary["notes"][0]
+
+
+def test_a_service_that_is_not_there(trained: Trained, job: Job) -> None:
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    ended = job(trained.root, "model=tiny", f"data={trained.test}", f"service={url}")
+    assert ended.status == 1
+    assert url in ended.refusal()
 
 
 def test_without_data_a_model_of_the_demo_is_scored_on_the_demos_rows(

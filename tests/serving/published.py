@@ -42,7 +42,7 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
 
 
 def publish(
-    root: Path,
+    root: Path | str,
     encoder: Path,
     scratch: Path,
     *,

@@ -1,8 +1,8 @@
 """The service against what a team would write first: same weights, same load.
 
-    python benchmarks/serve.py                     # encoder of the demo's size
-    python benchmarks/serve.py --size base --seconds 20
-    python benchmarks/serve.py --ingress python    # Ray's own proxy instead of HAProxy
+    python benchmarks/serving.py                     # encoder of the demo's size
+    python benchmarks/serving.py --size base --seconds 20
+    python benchmarks/serving.py --ingress python    # Ray's own proxy instead of HAProxy
 
 Peers are FastAPI and uvicorn around a transformers text-classification pipeline, and around
 sentence-transformers, which gives embeddings only (infinity-emb does not install beside these
@@ -31,8 +31,8 @@ import torch
 from random_encoder import SHAPES, sentences
 from rich.console import Console
 from rich.table import Table
-from serve_load import Measured, run_load
-from serve_setup import HAPROXY, LABELS, OPTIONS, free_port, make_models, ours, server
+from serving_load import Measured, run_load
+from serving_setup import HAPROXY, LABELS, OPTIONS, free_port, make_models, ours, server
 
 from langalign import artifacts
 from langalign.encoder import SentenceEncoder
@@ -121,7 +121,7 @@ def main() -> None:
             command = ours(folder, port, **settings)
             env = HAPROXY if arguments.ingress == "haproxy" else {}
             if way != "ours":
-                script = str(Path(__file__).with_name("serve_peer.py"))
+                script = str(Path(__file__).with_name("serving_peer.py"))
                 command = [sys.executable, script, way, str(pipeline_folder), str(port), threads]
                 env = {}
             with server(command, port, folder / f"{way}.log", env) as (ready_s, _):

@@ -1,7 +1,7 @@
 """What a replica costs: seconds from start to ready, and memory by number of languages.
 
-    python benchmarks/serve_start.py               # encoder of the demo's size
-    python benchmarks/serve_start.py --size base
+    python benchmarks/serving_start.py               # encoder of the demo's size
+    python benchmarks/serving_start.py --size base
 
 Each line is a service of its own, started cold: Ray, HAProxy and one replica. All languages share
 one encoder and each has an `fc` aligner at the paper's widths and a head. `store` is a folder, or
@@ -23,7 +23,7 @@ import torch
 from random_encoder import SHAPES, make_config, make_tokenizer
 from rich.console import Console
 from rich.table import Table
-from serve_setup import HAPROXY, LABELS, free_port, ours, publish, server
+from serving_setup import HAPROXY, LABELS, free_port, ours, publish, server
 from transformers import XLMRobertaForSequenceClassification as Classifier
 
 from cluster.seaweed import Identity, Seaweed, seaweed_ports

@@ -1,7 +1,7 @@
 """What `precision` changes in a served model: scores, answers, and sentences per second on a CPU.
 
-    python benchmarks/serve_precision.py --model ROOT/models/NAME --rows test.csv
-    python benchmarks/serve_precision.py             # the demo's model, made by `make demo`
+    python benchmarks/serving_precision.py --model ROOT/models/NAME --rows test.csv
+    python benchmarks/serving_precision.py             # the demo's model, made by `make demo`
 
 ROWS has `text` and `label`; without it the demo's test rows are drawn. One process, all cores,
 tokenising included, the better of two passes.

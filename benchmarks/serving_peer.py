@@ -1,10 +1,10 @@
 """What a team would write first: FastAPI and uvicorn around a model, on loopback.
 
-    python benchmarks/serve_peer.py pipeline FOLDER PORT THREADS
-    python benchmarks/serve_peer.py sentence-transformers FOLDER PORT THREADS
+    python benchmarks/serving_peer.py pipeline FOLDER PORT THREADS
+    python benchmarks/serving_peer.py sentence-transformers FOLDER PORT THREADS
 
 `pipeline` is a transformers text-classification pipeline; `sentence-transformers` gives embeddings
-(first token) only. benchmarks/serve.py starts both.
+(first token) only. benchmarks/serving.py starts both.
 """
 
 import sys
