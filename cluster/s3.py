@@ -1,7 +1,7 @@
 """`python -m cluster s3`: an S3 store of this machine for people who have none.
 
 The folder keeps the data, the ports and the generated keys (files of mode 0600), so that the same
-variables work after a restart. Objects fill at most 20 volumes of 64 MB each.
+variables work after a restart.
 """
 
 import json

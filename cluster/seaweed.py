@@ -162,5 +162,5 @@ class Seaweed:
             *("-s3", f"-s3.config={self.folder / 's3.json'}", "-s3.autoCreateBucket=false"),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"),
             *("-master.telemetry=false", "-master.electionTimeout=1s"),
-            *("-master.volumeSizeLimitMB=64", "-volume.max=20"),
+            *("-master.volumeSizeLimitMB=256", "-volume.max=0"),
         ]

@@ -62,7 +62,8 @@ class LocalCluster:
         token_file.touch(mode=0o600)
         token_file.write_text(self.token)
         self.environment = {
-            **os.environ,
+            # A profile or session of the caller's would be mixed with the keys given.
+            **{k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
             **environment,
             "RAY_AUTH_MODE": "token",
             # A part of a rehearsal may be over before the 10 s after which nodes report.
@@ -116,10 +117,17 @@ class LocalCluster:
             time.sleep(0.3)
 
     def get(self, path: str) -> Any:
-        """The dashboard's answer to a GET with the token, as JSON."""
+        """The dashboard's answer to a GET with the token, as JSON.
+
+        Raises:
+            ClusterError: it does not answer, or refuses.
+        """
         headers = {"Authorization": f"Bearer {self.token}"}
-        answer = httpx2.get(f"{self.dashboard}{path}", headers=headers, timeout=10)
-        answer.raise_for_status()
+        try:
+            answer = httpx2.get(f"{self.dashboard}{path}", headers=headers, timeout=10)
+            answer.raise_for_status()
+        except httpx2.HTTPError as error:
+            raise ClusterError(f"the dashboard has no answer to {path}: {error}") from error
         return answer.json()
 
     def submit(self, *entrypoint: str) -> list[str]:
@@ -183,6 +191,6 @@ class LocalCluster:
     def _answers(self) -> bool:
         try:
             self.get("/api/jobs/")
-        except httpx2.HTTPError:
+        except ClusterError:
             return False
         return True

@@ -18,6 +18,7 @@ __all__ = ["classify", "serving"]
 
 READY_LIMIT_S = 180.0
 COMMAND_LIMIT_S = 120.0
+ANSWER_LIMIT_S = 60.0
 
 
 @contextmanager
@@ -50,7 +51,10 @@ def classify(url: str, language: str, text: str) -> dict[str, Any]:
         ClusterError: it does not answer with a label.
     """
     question = {"language": language, "inputs": [text]}
-    answer = httpx2.post(f"{url}/v1/classify", json=question, timeout=60)
+    try:
+        answer = httpx2.post(f"{url}/v1/classify", json=question, timeout=ANSWER_LIMIT_S)
+    except httpx2.HTTPError as error:
+        raise ClusterError(f"the service does not answer: {error}") from error
     if answer.status_code != 200:
         raise ClusterError(f"the service answered {answer.status_code}: {answer.text[:300]}")
     result: dict[str, Any] = answer.json()["predictions"][0]

@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx2
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from langalign.errors import ClusterError
 from langalign.figures import COLOURS, DPI, WIDTH_INCHES, tidy
 
 __all__ = ["Phase", "Timeline", "plot_timeline", "repeatedly"]
@@ -59,7 +59,7 @@ def repeatedly(do: Callable[[], None], interval_s: float) -> Iterator[None]:
 
     def loop() -> None:
         while not stop.wait(interval_s):
-            with suppress(httpx2.HTTPError):
+            with suppress(ClusterError):
                 do()
 
     thread = threading.Thread(target=loop, daemon=True, name="rehearsal-watch")
