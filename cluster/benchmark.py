@@ -10,23 +10,26 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import ray
 from rich.console import Console
 
 from cluster import encoders, session
-from cluster.benchmark_data import prepare_study
+from cluster.benchmark_data import StudyRows, prepare_study
 from cluster.benchmark_group import run_group
-from cluster.benchmark_plan import Group, plan_groups
+from cluster.benchmark_plan import Group, plan_groups, translator_unit
 from cluster.display import Display
-from cluster.embed import EncoderRule
+from cluster.embed import EncoderRule, TextSet
+from cluster.local_translation import TranslatorUnit, translate_rows, translated_set
 from cluster.monitor import Progress, start_monitor, watching
 from cluster.prepare import DEMO
-from langalign.benchmarkgrid import BenchmarkConfig
+from cluster.train import run_units
+from langalign.benchmarkgrid import LOCAL, BenchmarkConfig, StudyConfig
 from langalign.benchmarkreport import write_benchmark_report
 from langalign.benchmarkresult import CellResult, CellStore
-from langalign.errors import TrainingError
+from langalign.errors import LangAlignError, TrainingError
 from langalign.report import dump_json
 from langalign.storage import Storage
 
@@ -82,30 +85,86 @@ class Benchmark:
 
     def _groups(self) -> list[Group]:
         """Prepare the rows of every study and seed, and plan."""
-        base = self._base_encoder()
-        groups: list[Group] = []
+        bases = {study.name: self._base_encoder(study) for study in self.config.studies}
+        prepared: list[StudyRows] = []
         with self.display.step("prepare") as line:
-            grid = self.config.grid
-            many = [(study, seed) for study in self.config.studies for seed in grid.seeds]
+            seeds = self.config.grid.seeds
+            many = [(study, seed) for study in self.config.studies for seed in seeds]
             for done, (study, seed) in enumerate(many):
                 self.display.show(Progress("studies", done, len(many), f"{study.name}, {seed}"))
-                rows = prepare_study(self.config, study, seed, self.storage)
-                groups += plan_groups(self.config, rows, base, self.storage)
-            line.say(f"{len(self.config.studies)} studies, {len(grid.seeds)} seeds")
+                prepared.append(prepare_study(self.config, study, seed, self.storage))
+            line.say(f"{len(bases)} studies, {len(seeds)} seeds")
+        if LOCAL in self.config.grid.methods and self.config.tune.rows != "none":
+            prepared = self._translated(prepared, bases)
+        groups: list[Group] = []
+        for rows in prepared:
+            groups += plan_groups(self.config, rows, bases[rows.study.name], self.storage)
         return groups
 
-    def _base_encoder(self) -> EncoderRule:
+    def _translated(
+        self, prepared: list[StudyRows], bases: Mapping[str, EncoderRule]
+    ) -> list[StudyRows]:
+        """Train the local translators by Ray Train, and let them translate the English rows.
+
+        What ends one on purpose is the reason of its cells; the others go on.
+        """
+        found = []
+        with self.display.step("local") as line:
+            for rows in prepared:
+                for pairs in self.config.grid_of(rows.study).local_pairs:
+                    unit = translator_unit(self.config, rows, bases[rows.study.name], pairs)
+                    texts = rows.sets["train"]
+                    name = f"local-{pairs}"
+                    made = translated_set(unit, texts, self.storage, rows.study.target_language)
+                    rows = replace(rows, sets={**rows.sets, name: made})
+                    try:
+                        self._translate(unit, texts)
+                    except LangAlignError as error:
+                        blocked = {**rows.blocked, made.name: str(error)}
+                        rows = replace(rows, blocked=blocked)
+                found.append(rows)
+            line.say(f"{sum(rows.rows('train') for rows in found):,} rows by local translators")
+        return found
+
+    def _translate(self, unit: TranslatorUnit, texts: TextSet) -> None:
+        cluster = self.config.cluster
+        if not unit.output(self.storage).is_done():
+            self._connect()
+            run_units(
+                [unit],
+                self.storage,
+                run=self.config.name,
+                monitor=self._monitor,
+                show=self.display.show,
+                gpus_per_worker=cluster.gpus_per_group,
+                cpus_per_worker=cluster.cpus_per_group,
+                max_failures=cluster.max_failures,
+            )
+        translate_rows(
+            unit,
+            texts,
+            self.storage,
+            connect=self._connect,
+            gpus_per_actor=cluster.gpus_per_group,
+            cpus_per_actor=cluster.cpus_per_group,
+            on_shard=lambda done, total: self.display.show(Progress("shards", done, total, "")),
+        )
+
+    def _base_encoder(self, study: StudyConfig) -> EncoderRule:
         options = self.config.encoder
+        language = encoders.DemoLanguage(**study.counterpart.model_dump())
+        output = encoders.demo_encoder_output(self.storage, language)
+        is_demo = options.name == DEMO
+        if is_demo and not output.is_done():
+            self._connect()
         with self.display.step("encoder") as line:
-            if options.name == DEMO:
-                output = encoders.demo_encoder_output(self.storage)
+            if is_demo:
                 if not output.is_done():
-                    self._connect()
                     with watching(self._monitor, self.display.show):
-                        encoders.pretrain_demo_encoder(output, self._monitor)
+                        encoders.pretrain_demo_encoder(output, self._monitor, language)
             else:
                 output = encoders.store_encoder(self.storage, options.name, options.revision)
-            line.say(f"{options.name}, kept at {output.prefix}")
+            line.say(f"{study.name}: {options.name}, kept at {output.prefix}")
         return EncoderRule(
             prefix=output.prefix,
             weights=encoders.weights_digest(output),
@@ -120,9 +179,11 @@ class Benchmark:
         digests = {member.digest for member in members}
         found = self.store.done(digests)
         left = [g for g in groups if any(m.digest not in found for m in g.members)]
+        if left:
+            # Before the step, whose line would end with that of the connection.
+            self._connect()
         with self.display.step("cells") as line:
             if left:
-                self._connect()
                 self._run(left, before=len(found), total=len(members))
                 found = self.store.done(digests)
                 line.say(f"{len(found)} of {len(members)} cells")

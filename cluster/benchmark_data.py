@@ -1,13 +1,14 @@
 """The rows of a benchmark: one study drawn with one seed, in prepared shards, and parts of them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.embed import TextSet
+from cluster.encoders import DemoLanguage
 from cluster.prepare import DEMO, materialised
 from cluster.units import Part, Split
 from langalign import counterpart
@@ -44,7 +45,10 @@ class Subset(Split):
 
 @dataclass(frozen=True)
 class StudyRows:
-    """The prepared rows of one study and seed, by text set: train, source, target, test, native."""
+    """The prepared rows of one study and seed, by text set: train, source, target, test, native.
+
+    `blocked` has the reasons of text sets that could not be made, by their names.
+    """
 
     study: StudyConfig
     seed: int
@@ -52,6 +56,7 @@ class StudyRows:
     sets: dict[str, TextSet]
     has_labelled_pairs: bool
     validation_fraction: float
+    blocked: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, name: str) -> int:
         """Rows of a text set."""
@@ -92,6 +97,7 @@ def prepare_study(
         "native": most,
     }
     prepared: dict[str, PreparedData] = {}
+    other = DemoLanguage(**study.counterpart.model_dump()).translator()
     for role, limit in limits.items():
         spec = study.spec(role, config.data)
         if spec is None or (role == "native" and "native" not in grid.methods):
@@ -102,7 +108,7 @@ def prepare_study(
                 f"{role}=demo; the demo's language is {counterpart.COUNTERPART}"
             )
         language = study.source_language if role == "train" else study.target_language
-        with materialised(spec, role, language, limit, seed) as place:
+        with materialised(spec, role, language, limit, seed, other) as place:
             rows = _read(place, role, study, task, limit, TEST_SEED if role == "test" else seed)
             prefix = f"runs/{config.name}/benchmark/data/{study.name}-s{seed}/{role}"
             prepared[role] = write_shards(

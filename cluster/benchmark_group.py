@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cluster.benchmark_plan import Group, PlannedCell, Stack, left_by
 from cluster.embed import ENCODER_FOLDER, EncoderRule
+from cluster.encoders import WORDS
 from cluster.scoring import score_rows
 from cluster.text_units import TextPart
 from cluster.texts import read_texts
@@ -32,7 +33,7 @@ from langalign.benchmarkresult import CellResult, CellStore
 from langalign.classifier import AlignedHead, ClassificationHead
 from langalign.embeddings import EmbeddingSet, part_name, write_part
 from langalign.encoder import SentenceEncoder
-from langalign.errors import LangAlignError
+from langalign.errors import DataError, LangAlignError
 from langalign.loop import Worker
 from langalign.outputs import StepOutput, digest_of
 from langalign.stacking import TrialStack
@@ -67,6 +68,8 @@ class GroupRun:
     def run(self) -> None:
         """Tune, embed what is needed, and score."""
         with self._failing(self.group.members):
+            if self.group.blocked:
+                raise DataError(self.group.blocked)
             embedder = self._embedder()
             if self.group.own and self.group.own.digest not in self.done:
                 self._own(self.group.own, embedder)
@@ -160,7 +163,10 @@ class GroupRun:
     @torch.no_grad()
     def _before(self, data: TrialData) -> dict[str, dict[str, float]]:
         pairs = data.held_out_pairs
-        return {"before": _measured(pairs.source, pairs.target)}
+        # The base encoder of a language whose dictionary is known was measured when it was made.
+        base = StepOutput(self.store.storage, self.group.base.prefix).info()
+        words = {WORDS: base[WORDS]} if WORDS in base else {}
+        return {"before": _measured(pairs.source, pairs.target), **words}
 
     @torch.no_grad()
     def _after(self, data: TrialData, trained: TrainedTrial) -> dict[str, dict[str, float]]:

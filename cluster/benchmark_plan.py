@@ -9,19 +9,20 @@ from typing import Any
 
 from cluster.benchmark_data import StudyRows
 from cluster.embed import EncoderRule
+from cluster.local_translation import TranslatorUnit
 from cluster.plan import fit_options
 from cluster.simcse_unit import SimcseUnit
 from cluster.text_units import FineTuning, TextPart, TuneUnit
 from cluster.work import Unit
 from langalign.aligners import Direction
-from langalign.benchmarkgrid import OF_PAIRS, OWN_HEAD, BenchmarkConfig, Cell, cells
+from langalign.benchmarkgrid import LOCAL, OF_PAIRS, OWN_HEAD, BenchmarkConfig, Cell, cells
 from langalign.loop import FitOptions
 from langalign.lora import LoraOptions
 from langalign.outputs import digest_of
 from langalign.storage import Storage
 from langalign.trials import AlignerShape, TrialOptions
 
-__all__ = ["Group", "PlannedCell", "Stack", "left_by", "plan_groups"]
+__all__ = ["Group", "PlannedCell", "Stack", "left_by", "plan_groups", "translator_unit"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class Stack:
 
 @dataclass(frozen=True)
 class Group:
-    """One encoder, tuned by `tune` (or left as it is), and all that is scored with it."""
+    """One encoder, tuned by `tune` (or left as it is), and all that is scored with it.
+
+    `blocked` says why its rows could not be made; empty if they were.
+    """
 
     name: str
     base: EncoderRule
@@ -57,6 +61,7 @@ class Group:
     test: TextPart
     classes: int
     metric: str
+    blocked: str
 
     @property
     def members(self) -> list[PlannedCell]:
@@ -107,6 +112,9 @@ class _Planner:
         if cell.method == "native":
             # Labelled rows of the target language are as many as there are; the table has a gap.
             return "native" in self.rows.sets and cell.rows <= self.rows.rows("native")
+        if cell.method == LOCAL and self.config.tune.rows == "none":
+            # Its row is a tuned encoder.
+            return False
         if cell.method in (*OF_PAIRS, "data-share"):
             return self.rows.has_labelled_pairs
         # Without step 1 a head on plain English embeddings is the English-only row.
@@ -121,6 +129,8 @@ class _Planner:
 
     def _train_parts(self, cell: Cell, size: int) -> tuple[TextPart, ...]:
         """`size` task rows of a cell; with shared data, as many of them as there are from pairs."""
+        if cell.method == LOCAL:
+            return (self._part(f"local-{cell.pairs}", size),)
         if cell.method != "data-share":
             own = "target" if cell.method in OF_PAIRS else "train"
             return (self._part("native" if cell.method == "native" else own, size),)
@@ -157,6 +167,7 @@ class _Planner:
             test=test,
             classes=len(self.rows.task.labels),
             metric=self.rows.task.metric,
+            blocked=self.rows.blocked.get(parts[0].texts.name, "") if parts else "",
         )
 
     def _stacks(
@@ -251,3 +262,20 @@ def left_by(unit: Unit, rule: EncoderRule, storage: Storage) -> EncoderRule:
     """The encoder that a unit leaves, named by what it is trained from, as its output is."""
     prefix = unit.output(storage).prefix
     return EncoderRule(prefix, prefix, rule.pooling, rule.max_length, rule.precision)
+
+
+def translator_unit(
+    config: BenchmarkConfig, rows: StudyRows, base: EncoderRule, pairs: int
+) -> TranslatorUnit:
+    """The local translator of a study and seed that is trained on so many pairs."""
+    own = config.local
+    subset = rows.subset("source", pairs)
+    return TranslatorUnit(
+        model=own.model,
+        rule=base,
+        source=TextPart(rows.sets["source"], subset, of_target=False),
+        target=TextPart(rows.sets["target"], subset, of_target=True),
+        prefix=own.prefix,
+        max_length=own.max_length,
+        options=fit_options(own, rows.seed),
+    )

@@ -1,6 +1,7 @@
 """The base encoder as a step output, so that every node reads it from storage and checks it."""
 
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,28 @@ from cluster.embed import ENCODER_FOLDER
 from cluster.monitor import Progress
 from cluster.session import without_ray_wrapping
 from langalign import counterpart
+from langalign.counterpart import Counterpart, Order
 from langalign.encoder import SentenceEncoder
 from langalign.outputs import StepOutput, digest_of
 from langalign.pretraining import pretrain
 from langalign.storage import Storage, sha256_file
+from langalign.wordalign import word_alignment
 
-__all__ = ["demo_encoder_output", "pretrain_demo_encoder", "store_encoder", "weights_digest"]
+__all__ = [
+    "WORDS",
+    "DemoLanguage",
+    "demo_encoder_output",
+    "pretrain_demo_encoder",
+    "store_encoder",
+    "weights_digest",
+]
 
 DEMO_TEXTS = 20_000
 DEMO_SEED = 0
 # Bumped when corpus or pre-training change, so that an older cached encoder is not taken.
 DEMO_RECIPE = 3
+# Name of the alignment of word embeddings among what an encoder's output says of itself.
+WORDS = "words"
 
 
 def store_encoder(storage: Storage, name: str, revision: str | None) -> StepOutput:
@@ -41,18 +53,35 @@ def store_encoder(storage: Storage, name: str, revision: str | None) -> StepOutp
     return output
 
 
-def demo_encoder_output(storage: Storage) -> StepOutput:
+@dataclass(frozen=True)
+class DemoLanguage:
+    """The demo's second language, and the weight of ALIGN-MLM's loss in pre-training on it."""
+
+    script: bool = True
+    order: Order = "verb_final"
+    one_to_many: float = 0.15
+    align_weight: float = 0.0
+
+    def translator(self) -> Counterpart:
+        """The language."""
+        return Counterpart(script=self.script, order=self.order, one_to_many=self.one_to_many)
+
+
+def demo_encoder_output(storage: Storage, language: DemoLanguage | None = None) -> StepOutput:
     """Where the demo's pre-trained encoder lies, or will lie."""
-    digest = digest_of("demo", DEMO_RECIPE, DEMO_TEXTS, DEMO_SEED)
+    own = [] if language in (None, DemoLanguage()) else [asdict(language)]
+    digest = digest_of("demo", DEMO_RECIPE, DEMO_TEXTS, DEMO_SEED, *own)
     return StepOutput(storage, f"steps/encoder/{digest}")
 
 
-def pretrain_demo_encoder(output: StepOutput, monitor: Any) -> None:
+def pretrain_demo_encoder(
+    output: StepOutput, monitor: Any, language: DemoLanguage | None = None
+) -> None:
     """Pre-train the demo's encoder in a task on a worker node, with two cores where there are."""
     cores = int(min(2, ray.cluster_resources().get("CPU", 1)))
     task = ray.remote(num_cpus=cores)(_pretrain)
     with without_ray_wrapping():
-        ray.get(task.remote(output, monitor, cores))
+        ray.get(task.remote(output, monitor, cores, language or DemoLanguage()))
 
 
 def weights_digest(output: StepOutput) -> str:
@@ -62,10 +91,14 @@ def weights_digest(output: StepOutput) -> str:
     return digest_of(inside)
 
 
-def _pretrain(output: StepOutput, monitor: Any, threads: int) -> None:
+def _pretrain(output: StepOutput, monitor: Any, threads: int, language: DemoLanguage) -> None:
     torch.set_num_threads(threads)
+    translator = language.translator()
     english = counterpart.unpaired_texts(DEMO_TEXTS, DEMO_SEED, counterpart.ENGLISH)
-    other = counterpart.unpaired_texts(DEMO_TEXTS, DEMO_SEED, counterpart.COUNTERPART)
+    other = counterpart.unpaired_texts(
+        DEMO_TEXTS, DEMO_SEED, counterpart.COUNTERPART, counterpart=translator
+    )
+    words = counterpart.dictionary(english, translator)
 
     def report(figures: dict[str, float]) -> None:
         text = f"masked LM loss {figures['mlm_loss']:.3f}"
@@ -73,6 +106,15 @@ def _pretrain(output: StepOutput, monitor: Any, threads: int) -> None:
         monitor.post.remote(Progress("pre-training the demo's encoder", done, total, text))
 
     with tempfile.TemporaryDirectory() as folder:
-        pretrain(english, other, Path(folder), seed=DEMO_SEED, report=report)
+        pretrain(
+            english,
+            other,
+            Path(folder),
+            seed=DEMO_SEED,
+            dictionary=words,
+            align_weight=language.align_weight,
+            report=report,
+        )
         records = output.write_folder(Path(folder), ENCODER_FOLDER)
-    output.finish(records, {"name": "demo", "revision": None})
+        found = word_alignment(Path(folder), words)
+    output.finish(records, {"name": "demo", "revision": None, WORDS: found})

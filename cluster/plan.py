@@ -6,7 +6,7 @@ from cluster.embed import EncoderRule
 from cluster.prepare import RunData
 from cluster.text_units import FinetuneUnit, FineTuning, TextPart, TuneUnit
 from cluster.units import AlignerShape, AlignUnit, EmbeddedPart, EvaluateUnit, HeadUnit, Part
-from langalign.benchmarkgrid import AlignStepConfig
+from langalign.benchmarkconfig import AlignStepConfig, LocalConfig
 from langalign.config import AlignerConfig, HeadConfig, PipelineConfig, TuneConfig
 from langalign.errors import ConfigError
 from langalign.loop import FitOptions
@@ -217,7 +217,7 @@ class Plan:
 
 
 def fit_options(
-    section: TuneConfig | AlignerConfig | AlignStepConfig | HeadConfig, seed: int
+    section: TuneConfig | AlignerConfig | AlignStepConfig | HeadConfig | LocalConfig, seed: int
 ) -> FitOptions:
     """Optimiser and stopping rule of a step."""
     return FitOptions(

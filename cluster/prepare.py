@@ -136,9 +136,16 @@ def _read(place: str, role: str, task: Task, data: DataConfig, limit: int | None
 
 @contextmanager
 def materialised(
-    spec: str, role: str, language: str, limit: int | None, seed: int
+    spec: str,
+    role: str,
+    language: str,
+    limit: int | None,
+    seed: int,
+    other: counterpart.Counterpart | None = None,
 ) -> Iterator[str]:
     """A spec that readers know: the demo's rows of a role are written to a file first.
+
+    `other` is the counterpart language, if it is not the demo's own.
 
     Raises:
         ConfigError: the demo has no such language.
@@ -148,11 +155,19 @@ def materialised(
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{role}.parquet"
-        pq.write_table(_demo_table(role, language, limit or DEMO_ROWS[role], seed), path)
+        pq.write_table(_demo_table(role, language, limit or DEMO_ROWS[role], seed, other), path)
         yield str(path)
 
 
-def _demo_table(role: str, language: str, rows: int, seed: int) -> pa.Table:
+def _demo_table(
+    role: str, language: str, rows: int, seed: int, other: counterpart.Counterpart | None
+) -> pa.Table:
     if role == "parallel":
-        return counterpart.parallel_table(rows, seed)
-    return counterpart.labelled_table(rows, seed, language, split=role)  # type: ignore[arg-type]
+        return counterpart.parallel_table(rows, seed, counterpart=other)
+    return counterpart.labelled_table(
+        rows,
+        seed,
+        language,  # type: ignore[arg-type]
+        split=role,  # type: ignore[arg-type]
+        counterpart=other,
+    )

@@ -11,6 +11,16 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from langalign.benchmarkconfig import (
+    AlignStepConfig,
+    ColumnsConfig,
+    CostsConfig,
+    CounterpartConfig,
+    GroupsConfig,
+    LocalConfig,
+    LoraConfig,
+    SimcseConfig,
+)
 from langalign.config import (
     AlignerKind,
     EncoderConfig,
@@ -21,15 +31,13 @@ from langalign.config import (
 )
 
 __all__ = [
+    "LOCAL",
     "OF_PAIRS",
     "OWN_HEAD",
-    "AlignStepConfig",
     "BenchmarkConfig",
     "Cell",
     "GridConfig",
-    "LoraConfig",
     "RowName",
-    "SimcseConfig",
     "StudyConfig",
     "cells",
 ]
@@ -38,6 +46,7 @@ RowName = Literal[
     "english",
     "native",
     "translated",
+    "translated-local",
     "omission",
     "langalign",
     "rev-langalign",
@@ -52,19 +61,10 @@ _NO_FILES = ("hub:", "s3://", "/")
 ALIGNED: tuple[RowName, ...] = ("langalign", "rev-langalign", "data-share")
 # Rows trained on the target side of the labelled pairs, of which there are only so many.
 OF_PAIRS: tuple[RowName, ...] = ("translated", "lora", "simcse")
+# The row of a local translator: its pairs are those that the translator was trained on.
+LOCAL: RowName = "translated-local"
 # Rows without an aligner that are scored with the head of step 1, as it left it (section 3.4.3).
-OWN_HEAD: tuple[RowName, ...] = ("english", "native", *OF_PAIRS)
-
-
-class ColumnsConfig(Section):
-    """How target-language rows differ from the English ones; unset: they do not."""
-
-    text: str | None = Field(None, description="column of the text (or premise)")
-    text_pair: str | None = Field(None, description="column of the second text of a pair task")
-    label: str | None = Field(None, description="column of the label")
-    labels: list[str] | None = Field(
-        None, description="the task's label names in the order of these rows' ints"
-    )
+OWN_HEAD: tuple[RowName, ...] = ("english", "native", LOCAL, *OF_PAIRS)
 
 
 class StudyConfig(Section):
@@ -79,9 +79,11 @@ class StudyConfig(Section):
     test: str = Field(..., description="labelled target-language rows, only ever scored")
     native: str | None = Field(None, description="labelled target-language rows to train on")
     target: ColumnsConfig = ColumnsConfig()
+    counterpart: CounterpartConfig = CounterpartConfig()
     rows: list[int] | None = Field(None, min_length=1, description="in place of grid.rows")
     pairs: list[int] | None = Field(None, min_length=1, description="in place of grid.pairs")
     share_pairs: list[int] | None = Field(None, description="in place of grid.share_pairs")
+    local_pairs: list[int] | None = Field(None, description="in place of grid.local_pairs")
 
     def spec(self, role: str, data: str | None) -> str | None:
         """Where the rows of a role lie: a local path is relative to `data`."""
@@ -115,6 +117,9 @@ class GridConfig(Section):
     )
     pairs: list[int] = Field([500, 2000], min_length=1, description="translated pairs of step 2")
     share_pairs: list[int] = Field([2000], description="pairs of the data-share row")
+    local_pairs: list[int] = Field(
+        [2000], description="translated pairs that local translators are trained on"
+    )
     translated_rows: list[int] | None = Field(
         None, description="sizes of rows made of translations; unset: sizes up to the most pairs"
     )
@@ -126,7 +131,7 @@ class GridConfig(Section):
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
-        for name in ("rows", "pairs", "share_pairs", "translated_rows", "seeds"):
+        for name in ("rows", "pairs", "share_pairs", "local_pairs", "translated_rows", "seeds"):
             values = getattr(self, name) or []
             if len(set(values)) < len(values):
                 raise ValueError(f"grid.{name}={values} names a value twice; drop one of them")
@@ -144,7 +149,9 @@ class GridConfig(Section):
     @property
     def most_pairs(self) -> int:
         """Pairs that are read: as many as any cell takes."""
-        return max([*self.pairs, *self.share_pairs, *(self.translated_rows or [])])
+        local = self.local_pairs if LOCAL in self.methods else []
+        share = self.share_pairs if "data-share" in self.methods else []
+        return max([*self.pairs, *share, *local, *(self.translated_rows or [])])
 
     def sizes_of(self, method: RowName) -> list[int]:
         """Task rows of a method's cells, ascending."""
@@ -161,47 +168,6 @@ class GridConfig(Section):
             "rev-langalign": self.reverse_aligners,
             "data-share": self.share_aligners,
         }.get(method, [])
-
-
-class AlignStepConfig(Section):
-    """Step 2, for every kind: their shapes are the paper's listings."""
-
-    identity_pairs: bool = Field(True, description="also train target to target (section 3.2)")
-    learning_rate: float = Field(1e-4, gt=0, description="AdamW (Listings 1 and 2)")
-    batch_size: int = Field(16, gt=0, description="pairs a step (Table 2)")
-    max_epochs: int = Field(100, gt=0, description="passes over the pairs at most")
-    patience: int = Field(10, gt=0, description="stop after so many epochs without a lower MSE")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
-
-
-class LoraConfig(Section):
-    """LoRA task adaptation (appendix G.1), on translated rows; the rest is as in `tune`."""
-
-    rank: int = Field(8, gt=0, description="rank of the updates of query and key")
-    alpha: int = Field(8, gt=0, description="scaling")
-    dropout: float = Field(0.1, ge=0, lt=1, description="before the low-rank pair")
-    learning_rate: float = Field(1e-5, gt=0, description="AdamW")
-    max_epochs: int = Field(20, gt=0, description="passes over the rows at most")
-
-
-class SimcseConfig(Section):
-    """Unsupervised SimCSE (appendix G.2) on translated rows, before step 1 on them."""
-
-    learning_rate: float = Field(1e-5, gt=0, description="AdamW")
-    batch_size: int = Field(16, gt=1, description="texts that are contrasted with one another")
-    max_epochs: int = Field(10, gt=0, description="passes over the texts")
-    temperature: float = Field(0.05, gt=0, description="of the similarities")
-    dropout: float = Field(0.1, gt=0, lt=1, description="noise between the two views of a text")
-
-
-class GroupsConfig(Section):
-    """How the grid is spread over Ray: a process holds one tuned encoder and all its cells."""
-
-    address: str | None = Field(None, description="Ray cluster; unset: RAY_ADDRESS, else local")
-    cpus_per_group: float = Field(1, gt=0, description="CPU cores of such a process")
-    gpus_per_group: float = Field(0, ge=0, description="GPUs of such a process")
-    max_failures: int = Field(2, ge=0, description="restarts of a process that died")
-    shard_rows: int = Field(4096, gt=0, description="rows of a shard of prepared data")
 
 
 class BenchmarkConfig(Section):
@@ -229,11 +195,14 @@ class BenchmarkConfig(Section):
     head: HeadConfig = HeadConfig()
     lora: LoraConfig = LoraConfig()
     simcse: SimcseConfig = SimcseConfig()
+    local: LocalConfig = LocalConfig()
+    costs: CostsConfig = CostsConfig()
     cluster: GroupsConfig = GroupsConfig()
 
     def grid_of(self, study: StudyConfig) -> GridConfig:
         """The grid with the study's own sizes."""
-        own = study.model_dump(include={"rows", "pairs", "share_pairs"}, exclude_none=True)
+        sizes = {"rows", "pairs", "share_pairs", "local_pairs"}
+        own = study.model_dump(include=sizes, exclude_none=True)
         return GridConfig.model_validate({**self.grid.model_dump(), **own})
 
     @model_validator(mode="after")
@@ -285,6 +254,10 @@ def cells(study: StudyConfig, grid: GridConfig, seed: int) -> Iterator[Cell]:
     for method in grid.methods:
         pairs = grid.share_pairs if method == "data-share" else grid.pairs
         for rows in grid.sizes_of(method):
+            if method == LOCAL:
+                for size in sorted(grid.local_pairs):
+                    yield Cell(study.name, study.target_language, method, "none", rows, size, seed)
+                continue
             if method not in ALIGNED:
                 yield Cell(study.name, study.target_language, method, "none", rows, None, seed)
                 continue

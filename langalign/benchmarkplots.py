@@ -10,8 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from langalign.benchmarkconfig import CostsConfig
 from langalign.benchmarkresult import estimate
 from langalign.benchmarktables import Key, ResultSet, row_label
+from langalign.costs import priced
 from langalign.figures import COLOURS, DPI, WIDTH_INCHES, tidy
 
 __all__ = ["benchmark_plots"]
@@ -22,12 +24,15 @@ _MARKERS = "os^Dv*PX"
 _LINES = ("-", "--", "-.", ":")
 
 
-def benchmark_plots(results: ResultSet, studies: Sequence[str]) -> dict[str, bytes]:
+def benchmark_plots(
+    results: ResultSet, studies: Sequence[str], prices: CostsConfig
+) -> dict[str, bytes]:
     """PNG bytes by name, as `figure2-demo`; a figure without a cell is left out."""
     figures: dict[str, Figure | None] = {}
     for study in studies:
         figures[f"figure2-{study}"] = _ablations(results, study)
         figures[f"figure3-{study}"] = _cosines(results, study)
+        figures[f"costs-{study}"] = _costs(results, study, prices)
     figures["figure4"] = _languages(results, studies)
     return {name: _png(figure) for name, figure in figures.items() if figure is not None}
 
@@ -93,6 +98,30 @@ def _cosines(results: ResultSet, study: str) -> Figure | None:
     axes.set_title(f"Figure 3: cosine of held-out pairs, {study}", fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     tidy(axes)
+    return figure
+
+
+def _costs(results: ResultSet, study: str, prices: CostsConfig) -> Figure | None:
+    """Score against money and against hours, a colour for each method."""
+    found = priced(results, study, prices)
+    if not found:
+        return None
+    figure = Figure(figsize=(WIDTH_INCHES, 4.0), layout="constrained")
+    axes = list(figure.subplots(1, 2, sharey=True))
+    for place, method in enumerate(dict.fromkeys(key.method for key, *_ in found)):
+        mine = [(cost, score) for key, score, cost in found if key.method == method]
+        style = {"color": COLOURS[place % len(COLOURS)], "marker": _MARKERS[place % len(_MARKERS)]}
+        label = row_label(method, "none", 0)
+        axes[0].plot([c.money for c, _ in mine], [s for _, s in mine], ls="", label=label, **style)
+        axes[1].plot([c.hours for c, _ in mine], [s for _, s in mine], ls="", **style)
+    for ax, name in zip(axes, (f"money ({prices.currency})", "hours"), strict=True):
+        ax.set_xscale("log")
+        ax.set_xlabel(name, fontsize=9)
+        ax.grid(color="#dddddd", linewidth=0.6)
+        tidy(ax)
+    axes[0].set_ylabel(f"{results.metric(study)} (points)", fontsize=9)
+    figure.suptitle(f"Score against cost, {study}", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 

@@ -20,6 +20,8 @@ from langalign.benchmarktables import (
     failure_table,
     score_table,
 )
+from langalign.correlation import correlation_table
+from langalign.costs import cheapest_table, cost_table
 from langalign.findings import findings_table
 from langalign.page import html_image, whole_page
 
@@ -48,7 +50,7 @@ _SUBJECTS = (
 def benchmark_tables(config: BenchmarkConfig, results: ResultSet) -> list[TextTable]:
     """All tables in their order; those without a line are left out."""
     studies = [study.name for study in config.studies]
-    tables = [findings_table(results, studies)]
+    tables = [findings_table(results, studies), correlation_table(results, studies)]
     for study in studies:
         for (title, methods), subjects in zip(_TABLES, _SUBJECTS, strict=True):
             if any(results.keys(study, method) for method in subjects):
@@ -63,6 +65,8 @@ def benchmark_tables(config: BenchmarkConfig, results: ResultSet) -> list[TextTa
                 )
         tables.append(cosine_table(results, study, is_published=config.is_published))
         tables.append(alignment_table(results, study))
+        tables.append(cost_table(results, study, config.costs))
+        tables.append(cheapest_table(results, study, config.costs))
     return [table for table in (*tables, failure_table(results)) if table.rows]
 
 
@@ -101,7 +105,7 @@ def write_benchmark_report(
 ) -> list[str]:
     """Write report.html, report.md and the figures into the benchmark's folder; their keys."""
     results = ResultSet.of(cells)
-    images = benchmark_plots(results, [study.name for study in config.studies])
+    images = benchmark_plots(results, [study.name for study in config.studies], config.costs)
     files = {f"{name}.png": data for name, data in images.items()}
     files["report.md"] = markdown_report(config, results, list(images), facts).encode()
     files["report.html"] = html_report(config, results, images, facts).encode()

@@ -38,6 +38,7 @@ _NAMES = {
     "lora": "LoRA-TA",
     "simcse": "unsup. SimCSE",
 }
+_METRICS = {"f1": "F1", "macro_f1": "Macro F1", "accuracy": "Accuracy"}
 _TRAINED_ON = {"native": "target", "translated": "target", "lora": "target", "simcse": "target"}
 _TRAINED_ON["translated-local"] = "target"
 
@@ -118,9 +119,9 @@ class ResultSet:
         return sorted({key.rows for method in methods for key in self.keys(study, method)})
 
     def metric(self, study: str) -> str:
-        """What the scores of a study are."""
+        """What the scores of a study are, as people write it."""
         return next(
-            result.metric
+            _METRICS[result.metric]
             for key, cells in self.found.items()
             if key.study == study
             for result in cells.values()

@@ -8,7 +8,7 @@ Languages are named by code: `en`, and `xc` for the counterpart (a private code)
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, get_args
@@ -42,6 +42,7 @@ __all__ = [
     "Order",
     "Review",
     "Split",
+    "dictionary",
     "labelled_table",
     "parallel_table",
     "reviews",
@@ -341,6 +342,15 @@ def parallel_table(
             "label": english["label"],
         }
     )
+
+
+def dictionary(
+    texts: Iterable[str], counterpart: Counterpart | None = None
+) -> list[tuple[str, str]]:
+    """Every word of English texts with its translation standing alone, in order of the alphabet."""
+    translator = counterpart or Counterpart()
+    words = {word for text in texts for word in _WORD.findall(text.lower())}
+    return [(word, translator.translate(word)) for word in sorted(words)]
 
 
 def unpaired_texts(

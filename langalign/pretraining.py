@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from langalign.errors import DataError, TrainingError
+from langalign.wordalign import alignment_loss, dictionary_ids
 
 __all__ = ["fast_tokenizer", "pretrain", "train_tokenizer"]
 
@@ -46,6 +47,8 @@ def pretrain(
     learning_rate: float = 2e-3,
     temperature: float = 0.1,
     mask_share: float = 0.15,
+    dictionary: Sequence[tuple[str, str]] = (),
+    align_weight: float = 0.0,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> Path:
     """Writes an encoder and its tokenizer to `folder` in transformers format; returns `folder`.
@@ -53,12 +56,15 @@ def pretrain(
     `english` and `counterpart` are texts of the two languages, not translations of each other.
     Every step takes `batch_size` texts of one language, cut to `max_length` tokens. `report`
     receives step, steps, mlm_loss and contrastive_loss (0 in the masked LM phase) every 50 steps.
+    With an `align_weight`, word embeddings of the pairs of `dictionary` are drawn together
+    (ALIGN-MLM, `langalign.wordalign`).
     The same arguments and number of threads give the same weights. Raises DataError when a
     language has fewer than two texts of two tokens, TrainingError when the loss is not finite.
     """
     tokenizer = train_tokenizer([*english, *counterpart], vocab_size)
     corpora = [_encode(tokenizer, texts, max_length) for texts in (english, counterpart)]
     vocabulary = tokenizer.get_vocab_size()
+    words = dictionary_ids(tokenizer, dictionary) if align_weight else None
     # Forked, so that a caller's own random numbers do not depend on whether the cache was warm.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -75,8 +81,12 @@ def pretrain(
                 mlm, contrastive = objective.masked(corpus.texts(rows)), torch.zeros(())
             else:
                 mlm, contrastive = objective.halves(*corpus.halves(rows))
+            loss = mlm + contrastive
+            if words is not None:
+                embeddings = model.get_input_embeddings().weight
+                loss = loss + align_weight * alignment_loss(embeddings, words)
             optimizer.zero_grad(set_to_none=True)
-            (mlm + contrastive).backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()

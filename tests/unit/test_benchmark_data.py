@@ -1,17 +1,18 @@
 """A benchmark's rows: subsets, columns and labels of public data sets, and the planned work."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import datasets
 import numpy as np
 import pytest
 
 from cluster.benchmark_data import StudyRows, Subset, prepare_study
-from cluster.benchmark_plan import Group, plan_groups
+from cluster.benchmark_plan import Group, plan_groups, translator_unit
 from cluster.embed import EncoderRule
 from cluster.texts import read_texts
-from langalign.benchmarkgrid import BenchmarkConfig
+from langalign.benchmarkgrid import LOCAL, BenchmarkConfig, RowName
 from langalign.configfile import load_config
 from langalign.errors import ConfigError, DataError
 from langalign.storage import Storage
@@ -57,7 +58,7 @@ def paper(folder: Path, study: str) -> BenchmarkConfig:
     pairs["label"] = [names[n % len(names)] for n in range(ROWS)]
     values["parallel"] = str(folder / "pairs.jsonl")
     datasets.Dataset.from_dict(pairs).to_json(values["parallel"])
-    grid = {"rows": [60], "pairs": [80], "share_pairs": [80], "seeds": [0]}
+    grid = {"rows": [60], "pairs": [80], "share_pairs": [80], "local_pairs": [80], "seeds": [0]}
     return BenchmarkConfig.model_validate({"studies": [values], "grid": grid})
 
 
@@ -123,7 +124,7 @@ def test_smaller_subsets_lie_in_larger_ones_with_their_held_out_rows() -> None:
     assert len(large.ids("held_out")) == 20
     assert len(small.ids("held_out")) == 7
     for part in ("train", "held_out", "all"):
-        assert set(small.ids(part)) < set(large.ids(part))  # type: ignore[arg-type]
+        assert set(small.ids(part)) < set(large.ids(part))
     assert not set(large.ids("held_out")) & set(large.ids("train"))
     assert set(Subset(500, 0.1, 4, 70).ids("all")) != set(small.ids("all"))
 
@@ -131,7 +132,8 @@ def test_smaller_subsets_lie_in_larger_ones_with_their_held_out_rows() -> None:
 def demo(storage: Storage, **grid: Any) -> tuple[StudyRows, list[Group]]:
     study = {"name": "one", "target_language": "xc"}
     study |= dict.fromkeys(("train", "parallel", "test", "native"), "demo")
-    small = {"rows": [60, 120], "pairs": [80, 160], "share_pairs": [80], "test_rows": 40}
+    small: dict[str, Any] = {"rows": [60, 120], "pairs": [80, 160], "share_pairs": [80]}
+    small |= {"test_rows": 40, "methods": [name for name in get_args(RowName) if name != LOCAL]}
     config = BenchmarkConfig.model_validate({"studies": [study], "grid": {**small, **grid}})
     rows = prepare_study(config, config.studies[0], 0, storage)
     base = EncoderRule("steps/encoder/x", "weights", "mean", 48, "fp32")
@@ -221,3 +223,24 @@ def test_more_rows_than_there_are_is_an_error_but_native_rows_may_run_out(tmp_pa
     natives = larger.model_copy(update={"grid": grid.model_copy(update={"methods": ["native"]})})
     (group,) = plan_groups(natives, rows, base, storage)
     assert [m.cell.rows for m in group.members] == [60]
+
+
+def test_a_local_translators_rows_carry_the_english_labels(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    rows, _ = demo(storage, methods=["english"])
+    base = EncoderRule("steps/encoder/x", "weights", "mean", 48, "fp32")
+    config = BenchmarkConfig.model_validate(
+        {
+            "studies": [rows.study],
+            "grid": {"methods": ["translated-local"], "rows": [60], "local_pairs": [80]},
+            "local": {"model": "demo"},
+        }
+    )
+    unit = translator_unit(config, rows, base, 80)
+    assert unit.source.split == unit.target.split
+    # The rows that it would translate, under the name that the plan looks for.
+    translated = replace(rows, sets={**rows.sets, "local-80": rows.sets["train"]})
+    (group,) = plan_groups(config, translated, base, storage)
+    assert group.tune is not None
+    assert [part.of_target for part in group.tune.parts] == [True]
+    assert [member.cell.pairs for member in group.members] == [80]

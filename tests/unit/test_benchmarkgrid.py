@@ -28,6 +28,7 @@ def test_every_combination_is_one_cell() -> None:
         rows=[100, 200, 400],
         pairs=[100, 300],
         share_pairs=[300],
+        local_pairs=[300],
         seeds=[0, 1],
         aligners=["fc", "ae", "linear"],
         reverse_aligners=["ae"],
@@ -40,6 +41,7 @@ def test_every_combination_is_one_cell() -> None:
         "english": 6,
         "native": 6,
         "translated": 4,
+        "translated-local": 6,
         "omission": 6,
         "langalign": 6 * 2 * 3,
         "rev-langalign": 6 * 2,
@@ -47,8 +49,9 @@ def test_every_combination_is_one_cell() -> None:
         "lora": 4,
         "simcse": 4,
     }
-    assert {c.pairs for c in found if c.method == "data-share"} == {300}
-    assert all(cell.pairs is None for cell in found if cell.aligner == "none")
+    assert {c.pairs for c in found if c.method in ("data-share", "translated-local")} == {300}
+    without = [c for c in found if c.aligner == "none" and c.method != "translated-local"]
+    assert all(cell.pairs is None for cell in without)
 
 
 def test_translated_sizes_may_be_named() -> None:

@@ -1,0 +1,75 @@
+"""The local translation model: it learns a small dictionary, and comes back from a folder."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_encoder import write_encoder
+
+from langalign.errors import TranslationError
+from langalign.loop import FitOptions
+from langalign.seq2seq import Seq2SeqTranslator, fit_translator
+
+# Each a single token of the tiny tokenizer.
+WORDS = {"bad": "a", "film": "not", "was": "i", "the": "it"}
+
+
+def pairs() -> list[tuple[str, str]]:
+    """All two-word texts, each translated word by word."""
+    return [(f"{x} {y}", f"{WORDS[x]} {WORDS[y]}") for x in WORDS for y in WORDS]
+
+
+@pytest.fixture
+def translator(tmp_path: Path) -> Seq2SeqTranslator:
+    folder = write_encoder(tmp_path / "encoder")
+    return Seq2SeqTranslator.tiny(folder, seed=0, prefix="", max_length=16)
+
+
+def test_it_learns_a_word_by_word_translation(translator: Seq2SeqTranslator) -> None:
+    options = FitOptions(1e-3, batch_size=8, max_epochs=40, patience=40, weight_decay=0.0)
+    history = fit_translator(translator, pairs(), pairs(), options=options)
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    sources = [source for source, _ in pairs()]
+    hits = [
+        found == target
+        for found, (_, target) in zip(translator.translate(sources), pairs(), strict=True)
+    ]
+    assert all(hits)
+
+
+def test_translations_keep_their_places_whatever_their_length(
+    translator: Seq2SeqTranslator,
+) -> None:
+    texts = ["a", "bad film was a bad film was", "film", "the film was bad"]
+    together = translator.translate(texts)
+    assert together == [translator.translate([text])[0] for text in texts]
+
+
+def test_padding_counts_in_no_loss(translator: Seq2SeqTranslator) -> None:
+    translator.eval()
+    (short, long) = ("a", "it"), ("bad film was", "a not i")
+    with torch.no_grad():
+        alone = [translator([s], [t]) for s, t in (short, long)]
+        both = translator([short[0], long[0]], [short[1], long[1]])
+    assert both[0].item() == pytest.approx(sum(loss.item() for loss, _ in alone), rel=1e-4)
+    assert both[1].item() == sum(tokens.item() for _, tokens in alone)
+
+
+def test_it_comes_back_from_its_folder(translator: Seq2SeqTranslator, tmp_path: Path) -> None:
+    translator.save(tmp_path / "saved")
+    again = Seq2SeqTranslator.load(str(tmp_path / "saved"), max_length=16)
+    texts = ["a good film", "the plot was dull"]
+    assert again.translate(texts) == translator.translate(texts)
+
+
+def test_a_name_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TranslationError, match=r"local.model=.* is no sequence-to-sequence model"):
+        Seq2SeqTranslator.load(str(tmp_path))
+
+
+def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "encoder")
+    made = [Seq2SeqTranslator.tiny(folder, seed=seed) for seed in (0, 0, 1)]
+    weights = [next(each.model.parameters()) for each in made]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
