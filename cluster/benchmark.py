@@ -108,23 +108,32 @@ class Benchmark:
 
         What ends one on purpose is the reason of its cells; the others go on.
         """
-        found = []
+        units = [
+            {
+                pairs: translator_unit(self.config, rows, bases[rows.study.name], pairs)
+                for pairs in self.config.grid_of(rows.study).local_pairs
+            }
+            for rows in prepared
+        ]
+        if not all(unit.output(self.storage).is_done() for by in units for unit in by.values()):
+            self._connect()
         with self.display.step("local") as line:
-            for rows in prepared:
-                for pairs in self.config.grid_of(rows.study).local_pairs:
-                    unit = translator_unit(self.config, rows, bases[rows.study.name], pairs)
-                    texts = rows.sets["train"]
-                    name = f"local-{pairs}"
-                    made = translated_set(unit, texts, self.storage, rows.study.target_language)
-                    rows = replace(rows, sets={**rows.sets, name: made})
-                    try:
-                        self._translate(unit, texts)
-                    except LangAlignError as error:
-                        blocked = {**rows.blocked, made.name: str(error)}
-                        rows = replace(rows, blocked=blocked)
-                found.append(rows)
-            line.say(f"{sum(rows.rows('train') for rows in found):,} rows by local translators")
+            found = [self._with_local(*each) for each in zip(prepared, units, strict=True)]
+            line.say(f"{sum(map(len, units))} translators")
         return found
+
+    def _with_local(self, rows: StudyRows, units: Mapping[int, TranslatorUnit]) -> StudyRows:
+        """The rows of a study and seed with those that local translators make of the English."""
+        sets, blocked = dict(rows.sets), dict(rows.blocked)
+        for pairs, unit in units.items():
+            texts, language = rows.sets["train"], rows.study.target_language
+            made = translated_set(unit, texts, self.storage, language)
+            sets[f"local-{pairs}"] = made
+            try:
+                self._translate(unit, texts)
+            except LangAlignError as error:
+                blocked[made.name] = str(error)
+        return replace(rows, sets=sets, blocked=blocked)
 
     def _translate(self, unit: TranslatorUnit, texts: TextSet) -> None:
         cluster = self.config.cluster
@@ -184,7 +193,7 @@ class Benchmark:
             self._connect()
         with self.display.step("cells") as line:
             if left:
-                self._run(left, before=len(found), total=len(members))
+                self._run(left, total=len(members))
                 found = self.store.done(digests)
                 line.say(f"{len(found)} of {len(members)} cells")
             else:
@@ -193,7 +202,7 @@ class Benchmark:
         found |= {digest: self.store.read(digest) for digest in failed}
         return [found[member.digest] for member in members]
 
-    def _run(self, groups: list[Group], *, before: int, total: int) -> None:
+    def _run(self, groups: list[Group], *, total: int) -> None:
         cluster = self.config.cluster
         task = ray.remote(
             num_cpus=cluster.cpus_per_group,

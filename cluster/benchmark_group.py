@@ -33,7 +33,7 @@ from langalign.benchmarkresult import CellResult, CellStore
 from langalign.classifier import AlignedHead, ClassificationHead
 from langalign.embeddings import EmbeddingSet, part_name, write_part
 from langalign.encoder import SentenceEncoder
-from langalign.errors import DataError, LangAlignError
+from langalign.errors import DataError, IntegrityError, LangAlignError
 from langalign.loop import Worker
 from langalign.outputs import StepOutput, digest_of
 from langalign.stacking import TrialStack
@@ -63,10 +63,24 @@ class GroupRun:
         self.monitor = monitor
         self.device = device
         self.seconds: dict[str, float] = {}
-        self.done = store.done(member.digest for member in group.members)
+        self.done: dict[str, CellResult] = {}
 
     def run(self) -> None:
-        """Tune, embed what is needed, and score."""
+        """Tune, embed what is needed, and score; a stored step that is altered is made again."""
+        rebuilt: set[str] = set()
+        while True:
+            try:
+                return self._fill()
+            except IntegrityError as error:
+                if error.folder is None or error.folder in rebuilt:
+                    for member in self._open(self.group.members):
+                        self._write_failure(member, str(error))
+                    return
+                rebuilt.add(error.folder)
+                StepOutput(self.store.storage, error.folder).discard()
+
+    def _fill(self) -> None:
+        self.done = self.store.done(member.digest for member in self.group.members)
         with self._failing(self.group.members):
             if self.group.blocked:
                 raise DataError(self.group.blocked)
@@ -83,11 +97,16 @@ class GroupRun:
         """Write what ends the work on purpose as the reason of the cells that it leaves open."""
         try:
             yield
+        except IntegrityError:
+            raise
         except LangAlignError as error:
-            found = self.store.done(member.digest for member in members)
-            for member in members:
-                if member.digest not in found:
-                    self._write_failure(member, str(error))
+            for member in self._open(members):
+                self._write_failure(member, str(error))
+
+    def _open(self, members: Sequence[PlannedCell]) -> list[PlannedCell]:
+        """Those without a score."""
+        found = self.store.done(member.digest for member in members)
+        return [member for member in members if member.digest not in found]
 
     def _write_failure(self, member: PlannedCell, reason: str) -> None:
         metric = self.group.metric
