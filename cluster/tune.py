@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from rich.console import Console
 
@@ -122,6 +123,7 @@ class Sweep:
         # Tune's own files stay on this machine for the time of the run: they are pickles, and
         # the study holds all that the next run needs.
         os.environ.update(TUNE_VARIABLES)
+        _carry_no_keys()
         tune.Tuner(
             tune.with_resources(bundle, resources),
             tune_config=tune.TuneConfig(
@@ -275,6 +277,15 @@ class Sweep:
         self.storage.write_bytes(key, dump_json(summary, indent=2).encode())
         keys = write_sweep_report(self.storage, f"{self.config.name}/sweep", result, facts)
         self.written = [self.storage.uri(k) for k in [key, f"{self.folder}/study.journal", *keys]]
+
+
+def _carry_no_keys() -> None:
+    """Tune would put AWS keys into the trials' runtime environment, which Ray's agent logs in clear.
+
+    Each node has its own, see `cluster.session`.
+    """
+    carried = class_cache.ENV_VARS_TO_PROPAGATE
+    carried.difference_update({name for name in carried if name.startswith("AWS_")})
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]
