@@ -280,7 +280,7 @@ class Sweep:
 
 
 def _carry_no_keys() -> None:
-    """Tune would put AWS keys into the trials' runtime environment, which Ray's agent logs in clear.
+    """Tune would put AWS keys into trials' runtime environments, which Ray's agent logs in clear.
 
     Each node has its own, see `cluster.session`.
     """
