@@ -200,7 +200,8 @@ class Benchmark:
                 line.found(f"{len(members)} cells")
         failed = self.store.digests() & digests - set(found)
         found |= {digest: self.store.read(digest) for digest in failed}
-        return [found[member.digest] for member in members]
+        # By content a cell may be another study's of the same rows, and keeps that one's name.
+        return [replace(found[member.digest], cell=member.cell) for member in members]
 
     def _run(self, groups: list[Group], *, total: int) -> None:
         cluster = self.config.cluster

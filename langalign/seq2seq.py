@@ -37,7 +37,8 @@ __all__ = ["Seq2SeqTranslator", "fit_translator"]
 
 # Labels at these places do not count; the value is PyTorch's default.
 _IGNORED = -100
-_GENERATED_ROWS = 64
+# Rows whose translations are made side by side: each step of a small model costs a call anyway.
+_GENERATED_ROWS = 256
 
 
 class Seq2SeqTranslator(nn.Module):
