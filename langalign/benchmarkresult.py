@@ -15,6 +15,8 @@ from langalign.storage import Storage
 __all__ = ["CONFIDENCE", "CellResult", "CellStore", "Estimate", "estimate", "paired_p"]
 
 CONFIDENCE = 0.95
+# Differences that vary by less than so much of their size vary by rounding.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,12 @@ def estimate(values: Sequence[float]) -> Estimate:
 def paired_p(ours: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
     """Two-sided p of a paired t-test over the seeds that both have; None with fewer than two.
 
-    Where all differences are equal, it is 1 if they are 0 and else 0.
+    Where all differences are equal but for rounding, it is 1 if they are 0 and else 0.
     """
     seeds = sorted(set(ours) & set(theirs))
     if len(seeds) < 2:
         return None
     differences = np.array([ours[seed] - theirs[seed] for seed in seeds])
-    if np.ptp(differences) == 0:
-        return 1.0 if differences[0] == 0 else 0.0
+    if np.ptp(differences) <= _ROUNDING * np.abs(differences).max():
+        return 1.0 if not differences.any() else 0.0
     return float(stats.ttest_1samp(differences, 0.0).pvalue)

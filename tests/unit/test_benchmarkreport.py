@@ -106,6 +106,7 @@ def test_the_paired_test_takes_differences_by_seed() -> None:
     assert paired_p({0: 1.0}, {0: 0.0}) is None
     assert paired_p(ours, ours) == 1
     assert paired_p({0: 1.0, 1: 2.0}, {0: 0.0, 1: 1.0}) == 0
+    assert paired_p({0: 0.3, 1: 0.2, 2: 0.1}, {0: 0.2, 1: 0.1, 2: 0.0}) == 0, "but for rounding"
 
 
 def test_a_line_has_mean_interval_and_marks() -> None:
