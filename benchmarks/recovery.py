@@ -10,20 +10,19 @@ those of an undisturbed run.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import optuna
+import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
@@ -31,22 +30,22 @@ from rich.table import Table
 
 from cluster.rehearsal import rehearsal
 from cluster.rehearsal.autoscaling import HEAD_NODE_ID
-from cluster.rehearsal.network import Network, open_network
 from cluster.rehearsal.nodes import LocalCluster
 from cluster.rehearsal.serving import classify, serving
-from cluster.s3 import BUCKET, new_identity
-from cluster.seaweed import Seaweed, seaweed_ports
-from langalign.counterpart import labelled_table
-from langalign.storage import STORAGE_VARIABLE, Storage
+from cluster.rehearsal.stage import Stage, open_stage
+from langalign.counterpart import labelled_table, unpaired_texts
+from langalign.pretraining import pretrain
+from langalign.storage import Storage
 
 SWEEP = Path(rehearsal.__file__).with_name("sweep.yaml")
 ROOT = Path(__file__).parents[1]
 TRIALS = 8
 PARTITION_S = 30.0
 WAIT_LIMIT_S = 300.0
+IDLE_S = 300.0
 # Long enough to be disturbed, with a checkpoint after each epoch and parts of 200 texts.
 TRAIN = [
-    *("tune.max_epochs=6", "cluster.checkpoint_interval_s=0", "cluster.shard_rows=100"),
+    *("tune.max_epochs=20", "cluster.checkpoint_interval_s=0", "cluster.shard_rows=100"),
     *("encoder.batch_tokens=256", "cluster.embed_actors=1"),
 ]
 
@@ -56,25 +55,37 @@ class Outcome:
     """What a loss led to: in words, seconds to the next piece of work, and to the end."""
 
     text: str
-    back_s: float | None
+    back_s: float
     whole_s: float
 
 
-class Stage:
-    """A cluster to disturb, and its storage, which outlives clusters."""
+class Work:
+    """Jobs on a cluster that is to be disturbed, and what they leave on its storage."""
 
-    def __init__(self, network: Network, store: Seaweed) -> None:
-        self.network = network
-        self.environment = {**store.environment(), STORAGE_VARIABLE: f"s3://{BUCKET}/storage"}
-        os.environ.update(self.environment)
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        os.environ.update(stage.variables())
         self.storage = Storage.from_environment(None)
-        self.cluster = self._cluster()
         self.logs = Path(tempfile.mkdtemp(prefix="recovery-"))
+        # Hardly trained: what is compared is whether a result is the same, not whether it is good.
+        encoder = pretrain(
+            unpaired_texts(200, 0, "en"),
+            unpaired_texts(200, 0, "xc"),
+            self.logs / "encoder",
+            mlm_steps=2,
+            contrastive_steps=2,
+            layers=2,
+        )
+        content = yaml.safe_load(SWEEP.read_text())
+        content["encoder"]["name"] = str(encoder)
+        self._write("sweep", content)
+        del content["sweep"]
+        self._write("train", content)
 
-    def start(self, *, idle_s: float = 300.0) -> None:
-        """A new cluster."""
-        self.cluster = self._cluster(idle_s)
-        self.cluster.start()
+    @property
+    def cluster(self) -> LocalCluster:
+        """The one that runs now."""
+        return self.stage.cluster
 
     def train(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """`ray job submit -- python jobs/train.py`, not waited for."""
@@ -124,12 +135,11 @@ class Stage:
                     return node_id
         raise AssertionError(f"no {title} on a worker")
 
+    def _write(self, job: str, content: dict[str, Any]) -> None:
+        (self.logs / f"{job}.yaml").write_text(yaml.safe_dump(content))
+
     def _submit(self, job: str, *arguments: str) -> "subprocess.Popen[bytes]":
-        # The sweep's own section means nothing to training.
-        config = SWEEP
-        if job == "train":
-            config = self.logs / "train.yaml"
-            config.write_text(SWEEP.read_text().partition("\nsweep:")[0])
+        config = self.logs / f"{job}.yaml"
         command = ["python", f"jobs/{job}.py", "--config", str(config), *arguments]
         with (self.logs / f"{job}.log").open("ab") as log:
             return subprocess.Popen(
@@ -138,9 +148,6 @@ class Stage:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-
-    def _cluster(self, idle_s: float = 300.0) -> LocalCluster:
-        return LocalCluster(self.network, self.environment, project=ROOT, idle_s=idle_s)
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> float:
@@ -152,65 +159,65 @@ def wait_for(condition: Callable[[], Any], what: str) -> float:
     return time.monotonic() - start
 
 
-def checkpoints(stage: Stage) -> int:
+def checkpoints(work: Work) -> int:
     """Files of Ray Train's checkpoints of step 1."""
-    return len([key for key in stage.storage.list("runs/base/train") if "checkpoint_" in key.key])
+    return len([key for key in work.storage.list("runs/base/train") if "checkpoint_" in key.key])
 
 
-def lose_worker_in_step_1(stage: Stage) -> Outcome:
+def lose_worker_in_step_1(work: Work) -> Outcome:
     """SIGKILL the node that trains, after its first checkpoint."""
-    before = stage.scores("base")
-    stage.forget("steps/tune", "steps/align", "steps/head", "embeddings")
+    before = work.scores("base")
+    work.forget("steps/tune", "steps/align", "steps/head", "embeddings")
     begin = time.monotonic()
-    job = stage.train("name=base")
-    wait_for(lambda: checkpoints(stage), "a checkpoint")
-    stage.cluster.kill(stage.busy_worker("RayTrainWorker"))
-    seen = checkpoints(stage)
-    back_s = wait_for(lambda: checkpoints(stage) > seen, "another checkpoint")
-    stage.end(job)
-    same = stage.scores("base") == before
+    job = work.train("name=base")
+    wait_for(lambda: checkpoints(work), "a checkpoint")
+    work.cluster.kill(work.busy_worker("RayTrainWorker"))
+    seen = checkpoints(work)
+    back_s = wait_for(lambda: checkpoints(work) > seen, "another checkpoint")
+    work.end(job)
+    same = work.scores("base") == before
     text = f"a new node, on from the checkpoint; scores {'equal' if same else 'DIFFER'}"
     return Outcome(text, back_s, time.monotonic() - begin)
 
 
-def lose_worker_while_embedding(stage: Stage) -> Outcome:
+def lose_worker_while_embedding(work: Work) -> Outcome:
     """SIGKILL the node that embeds, after its first part."""
-    before = stage.scores("base")
-    stage.forget("embeddings")
+    before = work.scores("base")
+    work.forget("embeddings")
     begin = time.monotonic()
-    job = stage.train("name=base")
-    wait_for(lambda: stage.storage.list("embeddings"), "a part")
-    stage.cluster.kill(stage.busy_worker("_Encode"))
-    seen = len(stage.storage.list("embeddings"))
-    back_s = wait_for(lambda: len(stage.storage.list("embeddings")) > seen, "another part")
-    stage.end(job)
-    same = stage.scores("base") == before
+    job = work.train("name=base")
+    wait_for(lambda: work.storage.list("embeddings"), "a part")
+    work.cluster.kill(work.busy_worker("_Encode"))
+    seen = len(work.storage.list("embeddings"))
+    back_s = wait_for(lambda: len(work.storage.list("embeddings")) > seen, "another part")
+    work.end(job)
+    same = work.scores("base") == before
     text = f"parts that were there stay; scores {'equal' if same else 'DIFFER'}"
     return Outcome(text, back_s, time.monotonic() - begin)
 
 
-def lose_worker_in_sweep(stage: Stage) -> Outcome:
+def lose_worker_in_sweep(work: Work) -> Outcome:
     """SIGKILL a node that trains trials."""
     begin = time.monotonic()
-    job = stage.sweep("name=lost-worker")
-    wait_for(lambda: stage.trials("lost-worker"), "a trial")
-    stage.cluster.kill(stage.busy_worker("TrialBundle"))
-    seen = stage.trials("lost-worker")
-    back_s = wait_for(lambda: len(stage.trials("lost-worker")) > len(seen), "another trial")
-    stage.end(job)
-    done = len(stage.trials("lost-worker"))
+    job = work.sweep("name=lost-worker")
+    wait_for(lambda: work.trials("lost-worker"), "a trial")
+    work.cluster.kill(work.busy_worker("TrialBundle"))
+    seen = work.trials("lost-worker")
+    back_s = wait_for(lambda: len(work.trials("lost-worker")) > len(seen), "another trial")
+    work.end(job)
+    done = len(work.trials("lost-worker"))
     return Outcome(
         f"its trials start anew; {done} of {TRIALS} done", back_s, time.monotonic() - begin
     )
 
 
-def lose_worker_in_serving(stage: Stage) -> Outcome:
+def lose_worker_in_serving(work: Work) -> Outcome:
     """SIGKILL the node of the only replica."""
     begin = time.monotonic()
     text = labelled_table(1, 0, "xc", split="test")["text"][0].as_py()
-    with serving(stage.cluster, "base") as url:
+    with serving(work.cluster, "base") as url:
         before = classify(url, "xc", text)
-        stage.cluster.kill(stage.busy_worker("ServeReplica"))
+        work.cluster.kill(work.busy_worker("ServeReplica"))
 
         def answers() -> bool:
             question = {"language": "xc", "inputs": [text]}
@@ -218,7 +225,7 @@ def lose_worker_in_serving(stage: Stage) -> Outcome:
                 answer = httpx2.post(f"{url}/v1/classify", json=question, timeout=10)
             except httpx2.HTTPError:
                 return False
-            return answer.status_code == 200 and answer.json()["results"][0] == before
+            return answer.status_code == 200 and answer.json()["predictions"][0] == before
 
         # What is asked first may still be answered by what is about to be found dead.
         time.sleep(1)
@@ -227,49 +234,48 @@ def lose_worker_in_serving(stage: Stage) -> Outcome:
     return Outcome(text, back_s, time.monotonic() - begin)
 
 
-def lose_head(stage: Stage) -> Outcome:
+def lose_head(work: Work) -> Outcome:
     """SIGKILL the head during a sweep; a new cluster, and the same job again."""
     begin = time.monotonic()
-    job = stage.sweep("name=lost-head")
-    wait_for(lambda: stage.trials("lost-head"), "a trial")
+    job = work.sweep("name=lost-head")
+    wait_for(lambda: work.trials("lost-head"), "a trial")
     lost = time.monotonic()
-    stage.cluster.kill(HEAD_NODE_ID)
+    work.cluster.kill(HEAD_NODE_ID)
     job.wait(WAIT_LIMIT_S)
-    seen = stage.trials("lost-head")
-    stage.cluster.close()
-    stage.start()
-    again = stage.sweep("name=lost-head")
-    wait_for(lambda: len(stage.trials("lost-head")) > len(seen), "another trial")
+    seen = work.trials("lost-head")
+    work.stage.replace(idle_s=IDLE_S)
+    again = work.sweep("name=lost-head")
+    wait_for(lambda: len(work.trials("lost-head")) > len(seen), "another trial")
     back_s = time.monotonic() - lost
-    stage.end(again)
-    kept = set(seen) <= set(stage.trials("lost-head"))
+    work.end(again)
+    kept = set(seen) <= set(work.trials("lost-head"))
     text = (
         f"the cluster ends; a new one and the same command: {len(seen)} trials "
-        f"{'kept' if kept else 'LOST'}, {len(stage.trials('lost-head'))} of {TRIALS} done"
+        f"{'kept' if kept else 'LOST'}, {len(work.trials('lost-head'))} of {TRIALS} done"
     )
     return Outcome(text, back_s, time.monotonic() - begin)
 
 
-def cut_off_worker(stage: Stage) -> Outcome:
+def cut_off_worker(work: Work) -> Outcome:
     """Pull the cable of a node that trains trials for 30 s."""
     begin = time.monotonic()
-    job = stage.sweep("name=cut-off")
-    wait_for(lambda: stage.trials("cut-off"), "a trial")
-    number = int(stage.busy_worker("TrialBundle")[-5:])
+    job = work.sweep("name=cut-off")
+    wait_for(lambda: work.trials("cut-off"), "a trial")
+    number = int(work.busy_worker("TrialBundle")[-5:])
     lost = time.monotonic()
-    stage.network.plug(number, is_in=False)
-    seen = stage.trials("cut-off")
+    work.stage.network.plug(number, is_in=False)
+    seen = work.trials("cut-off")
     time.sleep(PARTITION_S)
-    stage.network.plug(number, is_in=True)
-    wait_for(lambda: len(stage.trials("cut-off")) > len(seen), "another trial")
+    work.stage.network.plug(number, is_in=True)
+    wait_for(lambda: len(work.trials("cut-off")) > len(seen), "another trial")
     back_s = time.monotonic() - lost
-    stage.end(job)
-    done = len(stage.trials("cut-off"))
+    work.end(job)
+    done = len(work.trials("cut-off"))
     text = f"{done} of {TRIALS} trials done, none twice"
     return Outcome(text, back_s, time.monotonic() - begin)
 
 
-SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
+SCENARIOS: dict[str, Callable[[Work], Outcome]] = {
     "step1": lose_worker_in_step_1,
     "embedding": lose_worker_while_embedding,
     "sweep": lose_worker_in_sweep,
@@ -286,33 +292,21 @@ def run(names: list[str], console: Console) -> None:
         table.add_column(column)
     for column in ("back s", "whole s"):
         table.add_column(column, justify="right")
-    with ExitStack() as stack:
-        network, why_not = open_network(os.getpid())
-        stack.callback(network.close)
-        if why_not:
-            console.print(f"without namespaces: {why_not}")
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        store = Seaweed(
-            folder,
-            [new_identity()],
-            bucket=BUCKET,
-            ports=seaweed_ports(network.head),
-            host=network.head,
-        )
-        stack.callback(store.stop)
-        store.start()
-        stage = Stage(network, store)
-        stack.callback(lambda: stage.cluster.close())
-        stage.cluster.start()
-        console.print(f"logs in {stage.logs}")
-        stage.end(stage.train("name=base"))
+    with open_stage(ROOT, idle_s=IDLE_S) as stage:
+        work = Work(stage)
+        console.print(f"logs in {work.logs}; namespaces: {stage.network.has_namespaces}")
+        work.end(work.train("name=base"))
         for name in names:
-            outcome = SCENARIOS[name](stage)
-            back = "–" if outcome.back_s is None else f"{outcome.back_s:.0f}"
-            row = (SCENARIOS[name].__doc__ or "", outcome.text, back, f"{outcome.whole_s:.0f}")
-            console.print(json.dumps({"scenario": name, "row": row}, ensure_ascii=False))
+            outcome = SCENARIOS[name](work)
+            row = (
+                SCENARIOS[name].__doc__ or "",
+                outcome.text,
+                f"{outcome.back_s:.0f}",
+                f"{outcome.whole_s:.0f}",
+            )
+            console.print(name, *row, sep=" | ")
             table.add_row(*row)
-        console.print(table)
+    console.print(table)
 
 
 def main() -> int:
