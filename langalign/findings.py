@@ -103,6 +103,7 @@ def _kind_findings(results: ResultSet, study: str, kind: str, method: str) -> It
     if method == "rev-langalign":
         claim = "reverse is above English-only (section 4.2.3)"
         yield from _compare(results, study, claim, label, over_english)
+        yield from _grown(results, study, label, keys)
         return
     if method == "data-share":
         separate = [(key, _replaced(key, method="langalign")) for key in keys]
@@ -116,12 +117,8 @@ def _kind_findings(results: ResultSet, study: str, kind: str, method: str) -> It
     yield from _compare(results, study, claim, label, over_omission)
     claim = "cosine after is above before (section 4.2.1)"
     yield from _closer(results, study, claim, label, keys)
+    yield from _grown(results, study, label, keys)
     sizes = [key.rows for key in keys]
-    if len(set(sizes)) > 1:
-        most, least = max(sizes), min(sizes)
-        grown = [(key, _replaced(key, rows=least)) for key in keys if key.rows == most]
-        claim = f"more English data helps LangAlign ({least:,} to {most:,} rows)"
-        yield from _compare(results, study, claim, label, grown)
     translated = max((key.rows for key in results.keys(study, "translated")), default=0)
     if translated and sizes and max(sizes) > translated:
         best = _key(study, "translated", translated)
@@ -130,6 +127,15 @@ def _kind_findings(results: ResultSet, study: str, kind: str, method: str) -> It
             f"with {max(sizes):,} English rows LangAlign is above {translated:,} translated ones "
             "(section 4)"
         )
+        yield from _compare(results, study, claim, label, grown)
+
+
+def _grown(results: ResultSet, study: str, label: str, keys: list[Key]) -> Iterator[Finding]:
+    """The largest number of task rows against the smallest."""
+    most, least = max(key.rows for key in keys), min(key.rows for key in keys)
+    if most > least:
+        grown = [(key, _replaced(key, rows=least)) for key in keys if key.rows == most]
+        claim = f"more English data helps ({least:,} to {most:,} rows; section 4)"
         yield from _compare(results, study, claim, label, grown)
 
 

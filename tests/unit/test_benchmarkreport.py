@@ -165,8 +165,11 @@ def test_findings_say_what_holds_and_what_does_not() -> None:
     # 49 against 50 and 60 against 60: below, but for the noise.
     assert reverse.verdict in ("open", "does not hold")
     assert reverse.difference.mean < 0
-    more = found["more English data helps LangAlign", "LangAlign ae"]
+    more = found["more English data helps", "LangAlign ae"]
     assert more.difference.mean == pytest.approx(12, abs=0.1)
+    assert found["more English data helps", "Rev-LangAlign ae"].difference.mean == pytest.approx(
+        11, abs=0.1
+    )
     assert not any("local translator" in claim for claim, _ in found), "it has no cell"
 
 
