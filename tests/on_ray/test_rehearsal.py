@@ -44,7 +44,7 @@ def test_a_rehearsal_scales_up_and_down_serves_and_leaves_nothing(tmp_path: Path
     assert summary["answer"]["label"] in ("negative", "positive")
     assert set(summary["metrics"]["exported"]) >= queried_metrics() - GPU_METRICS
     assert set(summary["metrics"]["not_on_this_machine"]) <= GPU_METRICS
-    assert summary["searched_for_secrets"] > 100
+    assert summary["searched_for_secrets"] > 50
     assert (results / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
     assert namespaces() == before
