@@ -26,7 +26,7 @@ NODE, HEAD = "p4d.24xlarge", "m6i.2xlarge"
 A100_PEAK_PER_S = 312e12  # bf16, dense, NVIDIA's data sheet
 # XLM-R base without its vocabulary: 12 layers of 12 x 768^2 weights.
 WEIGHTS = 12 * 12 * 768**2
-BLOCK_ROWS = 2048
+BLOCK_ROWS = 4096  # cluster.shard_rows
 TRAIN_FACTOR = 3
 IDLE_MINUTES = 10
 
