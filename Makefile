@@ -19,7 +19,7 @@ ARGS ?=
 .PHONY: help demo serve s3 rehearse test test-fast lint format bench clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | \
 		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 demo: $(READY) ## Run the embedded demo: no data, no download, no GPU (ARGS="seed=1" changes it)
