@@ -245,7 +245,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=20_000, help="labelled English rows")
     parser.add_argument("--align-epochs", type=int, default=4, help="epochs of step 2, all run")
     parser.add_argument("--head-epochs", type=int, default=4, help="epochs of step 3, all run")
-    parser.add_argument("--stack", type=int, default=4, help="trials of a bundle")
+    parser.add_argument("--stack", type=int, default=8, help="trials of a bundle")
     parser.add_argument("--overhead", action="store_true", help="overhead instead of comparison")
     arguments = parser.parse_args()
     (overhead if arguments.overhead else compare)(arguments)

@@ -5,7 +5,7 @@ calling operations on batches of 16. So a Tune trial here is a bundle of trials 
 Tune's scheduler judges its members one by one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,22 +20,7 @@ from cluster.trial import TrialGroup, assigned_device, fetched
 from langalign.config import PipelineConfig
 from langalign.errors import LangAlignError
 
-__all__ = ["MemberScheduler", "TrialBundle", "Verdicts"]
-
-
-class Verdicts:
-    """An actor that holds the numbers of trials that the scheduler has stopped."""
-
-    def __init__(self) -> None:
-        self._stopped: set[int] = set()
-
-    def stop(self, numbers: Iterable[int]) -> None:
-        """Note trials to stop."""
-        self._stopped.update(numbers)
-
-    def stopped(self, numbers: Iterable[int]) -> list[int]:
-        """Those of `numbers` that are to stop."""
-        return [number for number in numbers if number in self._stopped]
+__all__ = ["MemberScheduler", "TrialBundle"]
 
 
 class TrialBundle(tune.Trainable):  # type: ignore[misc]

@@ -25,13 +25,14 @@ from rich.console import Console
 
 from cluster import session
 from cluster.arrays import load_arrays
-from cluster.bundle import MemberScheduler, TrialBundle, Verdicts
+from cluster.bundle import MemberScheduler, TrialBundle
 from cluster.display import Display
 from cluster.monitor import Progress
 from cluster.pipeline import Pipeline
 from cluster.prepare import RunData
 from cluster.study import SCORE, StudyFile, StudySearch, is_spent
 from cluster.trial import fit_seeds
+from cluster.verdicts import Verdicts
 from langalign.config import PipelineConfig
 from langalign.errors import TrainingError
 from langalign.outputs import digest_of

@@ -45,15 +45,15 @@ def _score(config: ScoreConfig, console: Console) -> dict[str, Any]:
     storage = Storage.from_environment(config.storage)
     console.print(f"[bold]langalign score[/bold] {escape(config.model)}, {storage.root}")
     with ExitStack() as stack:
-        labels = None
+        ask = None
         if config.service:
             key = os.environ.get(API_KEY_VARIABLE)
-            labels = ServiceLabels(
-                stack.enter_context(Client(config.service, api_key=key)), model_name(config.model)
-            )
+            client = stack.enter_context(Client(config.service, api_key=key))
+            served = ServiceLabels(client, model_name(config.model))
             # The rows and labels are those of the version that answers.
-            config = config.model_copy(update={"version": labels.version})
-        scoring = Scoring(config, storage, console, ask=labels and labels.ask)
+            config = config.model_copy(update={"version": served.version})
+            ask = served.ask
+        scoring = Scoring(config, storage, console, ask)
         summary = scoring.run()
     console.print(score_table(summary["classes"]))
     labels = [row["label"] for row in summary["classes"]]
