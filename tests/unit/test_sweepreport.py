@@ -1,34 +1,33 @@
-"""What is said at the end of a sweep, on real studies: gain, importance, tables, plots, page."""
+"""What is said at the end of a sweep, on real studies: tables, plots, page."""
 
 import base64
 import io
-import math
-import random
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 from matplotlib.image import imread
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
-from rich.console import Console
-from scipy.stats import ttest_rel  # type: ignore[import-untyped]
+from sweep_studies import (
+    add_failed,
+    all_failed,
+    all_pruned,
+    interrupted,
+    mixed_choices,
+    new_study,
+    printed,
+    scored,
+    searched,
+)
 
 from langalign.storage import Storage
 from langalign.sweepplots import plots
-from langalign.sweepreport import html_page, sweep_tables, write_sweep_report
+from langalign.sweepreport import html_page, write_sweep_report
 from langalign.sweepresult import (
-    MIN_TRIALS,
     Gain,
-    SweepResult,
-    importance_gap,
-    importances,
     read_sweep,
-    score_of,
-    top_trials,
 )
 
 ALL_PLOTS = ["history", "importance", "slice", "parallel"]
@@ -40,86 +39,6 @@ FACTS = {
 }
 GAIN = Gain((0.86, 0.87, 0.85), (0.84, 0.83, 0.84))
 HOSTILE = '<img src="https://evil.example/x.png" onerror=alert(1)>[red]&$x_{$\x1b[31m\n한'
-
-
-def new_study() -> optuna.Study:
-    return optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-
-
-def searched(n: int) -> optuna.Study:
-    """Trials of the aligner: the learning rate decides, then the kind; fc alone has a dropout."""
-    study = new_study()
-    noise = random.Random(0)
-    for _ in range(n):
-        trial = study.ask()
-        kind = trial.suggest_categorical("aligner.kind", ["fc", "ae"])
-        rate = trial.suggest_float("aligner.learning_rate", 1e-5, 1e-2, log=True)
-        trial.suggest_int("aligner.depth", 2, 8 if kind == "fc" else 6)
-        score = 0.85 - 0.1 * abs(math.log10(rate) + 3.5) - (0.02 if kind == "fc" else 0.0)
-        if kind == "fc":
-            score -= 0.1 * trial.suggest_float("aligner.dropout", 0.0, 0.6)
-        trial.report(score - 0.1, 0)
-        trial.report(score, 1)
-        study.tell(trial, score + noise.gauss(0, 0.001))
-    return study
-
-
-def scored(*scores: float, **params: list[Any]) -> optuna.Study:
-    """Completed trials with these scores, and a random choice for every parameter."""
-    study = new_study()
-    for score in scores:
-        trial = study.ask()
-        for name, choices in params.items():
-            trial.suggest_categorical(name, choices)
-        study.tell(trial, score)
-    return study
-
-
-def add_pruned(study: optuna.Study, *reported: float) -> None:
-    trial = study.ask()
-    trial.suggest_float("head.learning_rate", 1e-5, 1e-2, log=True)
-    for epoch, score in enumerate(reported):
-        trial.report(score, epoch)
-    study.tell(trial, state=TrialState.PRUNED)
-
-
-def add_failed(study: optuna.Study, reason: str) -> None:
-    trial = study.ask()
-    trial.suggest_categorical("head.kind", [reason, "mlp"])
-    trial.report(0.99, 0)
-    trial.set_user_attr("reason", reason)
-    study.tell(trial, state=TrialState.FAIL)
-
-
-def all_pruned() -> optuna.Study:
-    study = new_study()
-    add_pruned(study, 0.4, 0.5)
-    add_pruned(study, 0.6)
-    return study
-
-
-def all_failed() -> optuna.Study:
-    study = new_study()
-    for _ in range(3):
-        add_failed(study, "out of memory")
-    return study
-
-
-def mixed_choices() -> optuna.Study:
-    return scored(
-        *(0.5 + 0.01 * i for i in range(12)), **{"head.dropout": [None, 0.5, "auto", True]}
-    )
-
-
-def interrupted() -> optuna.Study:
-    study = searched(12)
-    add_pruned(study, 0.4, math.nan)
-    add_pruned(study)
-    add_failed(study, "loss is NaN")
-    study.ask().report(0.3, 0)
-    study.enqueue_trial({"head.learning_rate": 1e-3})
-    return study
-
 
 STUDIES: dict[str, tuple[Callable[[], optuna.Study], list[str]]] = {
     "empty": (new_study, []),
@@ -135,13 +54,6 @@ STUDIES: dict[str, tuple[Callable[[], optuna.Study], list[str]]] = {
     "mixed": (mixed_choices, ALL_PLOTS),
     "interrupted": (interrupted, ALL_PLOTS),
 }
-
-
-def printed(sweep: SweepResult, width: int = 100) -> str:
-    console = Console(width=width, file=io.StringIO())
-    with console.capture() as capture:
-        sweep_tables(sweep, console)
-    return capture.get()
 
 
 class Page(HTMLParser):
@@ -172,141 +84,6 @@ class Page(HTMLParser):
         self.text += data
         if self.is_in_cell:
             self.rows[-1][-1] += data
-
-
-# --- gain --------------------------------------------------------------------------------------
-
-
-def test_the_interval_of_the_gain_is_that_of_the_paired_t_test() -> None:
-    expected = ttest_rel(GAIN.best, GAIN.defaults).confidence_interval(0.95)
-    assert GAIN.difference == pytest.approx(0.07 / 3)
-    assert GAIN.interval == pytest.approx((expected.low, expected.high))
-
-
-def test_one_seed_gives_a_gain_without_an_interval() -> None:
-    gain = Gain((0.9,), (0.8,))
-    assert gain.difference == pytest.approx(0.1)
-    assert gain.interval is None
-    assert "needs 2 seeds" in printed(read_sweep(new_study(), gain))
-
-
-@pytest.mark.parametrize(("best", "defaults"), [((), ()), ((0.1,), (0.1, 0.2))])
-def test_scores_that_do_not_pair_are_refused(
-    best: tuple[float, ...], defaults: tuple[float, ...]
-) -> None:
-    with pytest.raises(ValueError, match="score both alike"):
-        Gain(best, defaults)
-
-
-def test_a_gain_that_may_be_chance_is_said_to_be() -> None:
-    sure = read_sweep(new_study(), Gain((0.86, 0.87, 0.85), (0.84, 0.85, 0.82)))
-    unsure = read_sweep(new_study(), Gain((0.8, 0.9), (0.9, 0.8)))
-    assert "+2.33" in printed(sure)
-    assert "86.00 ± 1.00" in printed(sure)
-    assert "chance" not in printed(sure)
-    assert "this may be chance" in printed(unsure)
-
-
-# --- scores and order --------------------------------------------------------------------------
-
-
-def test_completed_trials_come_before_better_ones_that_were_cut_short() -> None:
-    study = scored(0.5, 0.7, 0.7)
-    add_pruned(study, 0.2, 0.9)
-    add_failed(study, "late")
-    study.ask().report(0.95, 0)
-    trials = read_sweep(study).trials
-    assert [score_of(trial) for trial in trials] == [0.5, 0.7, 0.7, 0.9, None, 0.95]
-    assert [trial.number for trial in top_trials(trials)] == [1, 2, 0, 5, 3]
-    assert [trial.number for trial in top_trials(trials, 2)] == [1, 2]
-
-
-def test_a_score_that_is_no_number_is_none() -> None:
-    study = scored(math.inf)
-    add_pruned(study, 0.4, math.nan)
-    add_pruned(study)
-    assert [score_of(trial) for trial in study.trials] == [None, None, None]
-
-
-# --- importance --------------------------------------------------------------------------------
-
-
-def test_importance_finds_what_decides_and_is_the_same_each_time() -> None:
-    study = searched(60)
-    shares = importances(study.trials)
-    assert next(iter(shares)) == "aligner.learning_rate"
-    assert shares["aligner.kind"] > shares["aligner.depth"]
-    assert sum(v for k, v in shares.items() if k != "aligner.dropout") == pytest.approx(1)
-    assert importances(study.trials) == shares
-
-
-def test_a_logarithmic_range_is_judged_on_its_exponent() -> None:
-    study = new_study()
-    for _ in range(60):
-        trial = study.ask()
-        rate = trial.suggest_float("rate", 1e-5, 1e-1, log=True)
-        score = 0.1 * math.log10(rate) + 0.4 * trial.suggest_float("other", 0.0, 0.4) + 0.5
-        study.tell(trial, score)
-    # Variances over the space: 0.1² · 16 / 12 and 0.4² · 0.16 / 12, that is 86 % and 14 %.
-    shares = importances(study.trials)
-    assert shares["rate"] == pytest.approx(0.86, abs=0.1)
-    by_width = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    assert by_width["rate"] < 0.7
-
-
-def test_a_conditional_parameter_is_judged_among_the_trials_that_have_it() -> None:
-    study = searched(40)
-    having = [trial for trial in study.trials if "aligner.dropout" in trial.params]
-    sweep = read_sweep(study)
-    assert MIN_TRIALS <= len(having) < 40
-    alone = importances(having)["aligner.dropout"]
-    assert sweep.importance["aligner.dropout"] == alone > 0
-    assert sweep.is_conditional("aligner.dropout")
-    assert not sweep.is_conditional("aligner.kind")
-    assert "aligner.dropout * " in printed(sweep)
-
-
-def test_a_conditional_parameter_of_too_few_trials_is_left_out() -> None:
-    shares = importances(searched(MIN_TRIALS).trials)
-    assert "aligner.kind" in shares
-    assert "aligner.dropout" not in shares
-
-
-@pytest.mark.parametrize(
-    ("study", "reason"),
-    [
-        (new_study, "needs 8 completed trials, there are 0"),
-        (lambda: searched(2), "needs 8 completed trials, there are 2"),
-        (lambda: scored(*[0.5] * 9, kind=["a", "b"]), "all completed trials have the same score"),
-        (lambda: scored(*(0.1 * i for i in range(9)), kind=["a"]), "no parameter took two values"),
-        (lambda: scored(*(0.1 * i for i in range(9))), "no parameter took two values"),
-    ],
-)
-def test_without_enough_to_go_by_importance_is_empty_and_says_why(
-    study: Callable[[], optuna.Study], reason: str
-) -> None:
-    sweep = read_sweep(study())
-    assert sweep.importance == {}
-    assert importance_gap(sweep.trials) == reason
-    assert f"Importance: {reason}" in printed(sweep)
-
-
-def test_a_constant_parameter_has_no_importance() -> None:
-    study = new_study()
-    for i in range(10):
-        trial = study.ask()
-        trial.suggest_categorical("kind", ["ae"])
-        study.tell(trial, 0.5 + trial.suggest_float("rate", 0.0, 0.4) + 1e-4 * i)
-    assert importances(study.trials) == {"rate": 1.0, "kind": 0.0}
-
-
-def test_importance_leaves_optuna_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
-    study = searched(10)
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    capfd.readouterr()
-    importances(study.trials)
-    assert optuna.logging.get_verbosity() == optuna.logging.INFO
-    assert capfd.readouterr().err == ""
 
 
 # --- tables ------------------------------------------------------------------------------------
