@@ -116,14 +116,14 @@ class Rehearsal:
             # While the sweep's workers are still there.
             log = self._submit(cluster, "doctor", "-m", "cluster", "doctor")
             line.say(f"nothing failed, see {log}")
-        self._wait_until_idle(cluster)
+        self._wait_until_idle()
         with self._phase("serve") as line, serving(cluster, MODEL) as url:
             table = counterpart.labelled_table(1, 0, LANGUAGE, split="test")
             answer = classify(url, LANGUAGE, table["text"][0].as_py())
             self._wait_for_metrics()
             self.summary["answer"] = answer
             line.say(f"asked for one text: {answer['label']}; all metrics of the dashboard seen")
-        self._wait_until_idle(cluster)
+        self._wait_until_idle()
         with self._phase("secrets") as line:
             searched, found = places_of_secrets(cluster, storage)
             if found:
@@ -212,11 +212,12 @@ class Rehearsal:
                 raise ClusterError(f"the submitted {name} failed, see {log}: {error}") from error
         return log
 
-    def _wait_until_idle(self, cluster: LocalCluster) -> None:
+    def _wait_until_idle(self) -> None:
         """Until the autoscaler has let all workers go."""
         with self._phase("idle") as line:
             deadline = time.monotonic() + IDLE_LIMIT_S
-            while left := len(cluster.workers()):
+            # As the timeline has it, or its end might come before it has seen the last one go.
+            while left := self.timeline.workers[-1][1]:
                 if time.monotonic() > deadline:
                     raise ClusterError(
                         f"{left} workers are left, {IDLE_LIMIT_S:.0f} s after the last work"
