@@ -6,12 +6,11 @@
 Each line is a service of its own, started cold: Ray, HAProxy and one replica. All languages share
 one encoder and each has an `fc` aligner at the paper's widths and a head. `store` is a folder, or
 an S3 server of this machine, from which the replica fetches everything over HTTP. `memory` is the
-replica's resident memory once it has answered, `load` the seconds its log gives to the models.
+replica's resident memory once it has answered.
 """
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -29,18 +28,17 @@ from transformers import XLMRobertaForSequenceClassification as Classifier
 from cluster.seaweed import Identity, Seaweed, seaweed_ports
 from langalign.storage import Storage
 
-LANGUAGES = (1, 5, 20)
+LANGUAGES = (1, 20)
 MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Start:
-    """One start; `load_s` is the part that reads models."""
+    """One start."""
 
     store: str
     languages: int
     ready_s: float
-    load_s: float
     memory_mib: float
 
 
@@ -65,8 +63,7 @@ def start(kind: str, root: str, languages: int, folder: Path) -> Start:
             url = f"http://127.0.0.1:{port}/v1/classify"
             httpx2.post(url, json=body, timeout=60).raise_for_status()
         memory = sum(_replica_memory(process))
-    (load_s,) = re.findall(r"encoders loaded in ([\d.]+) s", log.read_text())
-    return Start(kind, languages, ready_s, float(load_s), memory / MIB)
+    return Start(kind, languages, ready_s, memory / MIB)
 
 
 def _replica_memory(process: psutil.Process) -> list[int]:
@@ -103,10 +100,10 @@ def main() -> int:
         finally:
             bucket.stop()
     table = Table(title=f"One replica, {arguments.size} encoder")
-    for column in ("store", "languages", "start to ready, s", "load, s", "memory, MiB"):
+    for column in ("store", "languages", "start to ready, s", "memory, MiB"):
         table.add_column(column, justify="left" if column == "store" else "right")
     for row in starts:
-        figures = (f"{row.ready_s:.1f}", f"{row.load_s:.1f}", f"{row.memory_mib:.0f}")
+        figures = (f"{row.ready_s:.1f}", f"{row.memory_mib:.0f}")
         table.add_row(row.store, str(row.languages), *figures)
     Console(width=90).print(table)
     return 0
