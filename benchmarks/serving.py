@@ -32,8 +32,9 @@ from random_encoder import SHAPES, sentences
 from rich.console import Console
 from rich.table import Table
 from serving_load import Measured, run_load
-from serving_setup import HAPROXY, LABELS, OPTIONS, free_port, make_models, ours, server
+from serving_setup import HAPROXY, LABELS, OPTIONS, make_models, ours, server
 
+from cluster.ports import free_ports
 from langalign import artifacts
 from langalign.encoder import SentenceEncoder
 from langalign.storage import Storage
@@ -115,7 +116,7 @@ def main() -> None:
         folder = Path(temporary)
         pipeline_folder, store = make_models(arguments.size, folder)
         for way in arguments.ways:
-            port = free_port()
+            (port,) = free_ports(1)
             settings = dict(change.split("=", 1) for change in arguments.set)
             settings |= {"model": "bench-xc", "storage": str(store), "threads": threads}
             command = ours(folder, port, **settings)

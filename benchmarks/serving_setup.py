@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from langalign.manifest import ManifestDraft
 from langalign.model import write_config
 from langalign.storage import Storage
 
-__all__ = ["HAPROXY", "LABELS", "OPTIONS", "free_port", "make_models", "ours", "publish", "server"]
+__all__ = ["HAPROXY", "LABELS", "OPTIONS", "make_models", "ours", "publish", "server"]
 
 ROOT = Path(__file__).parents[1]
 LABELS = ("negative", "positive")
@@ -109,10 +108,3 @@ def ours(folder: Path, port: int, **settings: Any) -> list[str]:
     config["applications"][0]["args"] |= settings
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return [str(Path(sys.executable).parent / "serve"), "run", str(folder / "config.yaml")]
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

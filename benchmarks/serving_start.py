@@ -22,9 +22,10 @@ import torch
 from random_encoder import SHAPES, make_config, make_tokenizer
 from rich.console import Console
 from rich.table import Table
-from serving_setup import HAPROXY, LABELS, free_port, ours, publish, server
+from serving_setup import HAPROXY, LABELS, ours, publish, server
 from transformers import XLMRobertaForSequenceClassification as Classifier
 
+from cluster.ports import free_ports
 from cluster.seaweed import Identity, Seaweed, seaweed_ports
 from langalign.storage import Storage
 
@@ -53,7 +54,7 @@ def publish_all(size: str, storage: Storage, scratch: Path) -> None:
 
 def start(kind: str, root: str, languages: int, folder: Path) -> Start:
     """Start a service with a home of its own, so that nothing was fetched before."""
-    port = free_port()
+    (port,) = free_ports(1)
     names = [f"bench-x{number}" for number in range(languages)]
     command = ours(folder, port, model=names, storage=root)
     log = folder / "log"

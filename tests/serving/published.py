@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers import XLMRobertaConfig, XLMRobertaModel
@@ -18,6 +19,7 @@ from langalign.storage import Storage
 
 WIDTH = 32
 MAX_LENGTH = 64
+WORDS = ["good", "dull", "film", "plot", "end", "well", "made", "worse", "i", "liked", "it"]
 LABELS = ("bad", "so-so", "good")
 OPTIONS: dict[str, Any] = {"pooling": "mean", "max_length": MAX_LENGTH, "precision": "fp32"}
 
@@ -79,3 +81,12 @@ def publish(
     )
     draft = ManifestDraft(seed=seed, task={"name": "t"}, labels=list(labels), **shared)
     return artifacts.publish(Storage(str(root)), folder, draft, name=name)
+
+
+def texts(count: int) -> list[str]:
+    """Different sentences of very different lengths."""
+    rng = np.random.default_rng(0)
+    return [
+        f"{number} " + " ".join(rng.choice(WORDS, size=1 + int(rng.integers(0, 40))))
+        for number in range(count)
+    ]

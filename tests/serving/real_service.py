@@ -2,11 +2,10 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 import httpx2
 import psutil
 import yaml
+
+from cluster.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 150.0
@@ -40,7 +41,7 @@ class RunningService:
 @contextmanager
 def running_service(folder: Path, **args: Any) -> Iterator[RunningService]:
     """Start the service with these settings on a free port; it has answered /readyz."""
-    port = free_port()
+    (port,) = free_ports(1)
     config = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": port},
@@ -94,11 +95,12 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         left.kill()
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def wait_for(condition: Callable[[], Any], *, limit_s: float) -> None:
+    """Return once `condition` is true."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
 
 
 def _command(process: psutil.Process) -> list[str]:

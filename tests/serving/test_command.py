@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from real_service import free_port
 
+from cluster.ports import free_ports
 from langalign.storage import Storage
 from serve.settings import Settings
 
@@ -41,7 +41,7 @@ def command(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_the_printed_line_works_as_it_stands(models: Storage) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     arguments = ["model=one,two", f"storage={models.root}", f"port={port}", "threads=1"]
     with command(*arguments) as process:
         assert process.stdout is not None

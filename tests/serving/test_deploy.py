@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import psutil
 import pytest
 import yaml
 from published import publish, write_encoder
-from real_service import ROOT, free_port
+from real_service import ROOT, wait_for
 
 from cluster.guarded import start_guarded, stop_guarded
+from cluster.ports import free_ports
 from serve.client import Client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -28,7 +28,7 @@ WAIT_S = 120.0
 @pytest.fixture
 def dashboard() -> Iterator[str]:
     """The dashboard's URL of a cluster of one node."""
-    port, gcs = free_port(), free_port()
+    port, gcs = free_ports(2)
     # Not below pytest's folder: a Unix socket's path has 107 characters at most.
     with tempfile.TemporaryDirectory(
         prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
@@ -39,7 +39,9 @@ def dashboard() -> Iterator[str]:
         process = start_guarded(command, Path(folder, "log"))
         below = psutil.Process(process.pid)
         try:
-            wait_for(lambda: "Ray runtime started" in Path(folder, "log").read_text())
+            wait_for(
+                lambda: "Ray runtime started" in Path(folder, "log").read_text(), limit_s=WAIT_S
+            )
             yield f"http://127.0.0.1:{port}"
         finally:
             family = below.children(recursive=True)
@@ -53,7 +55,8 @@ def test_deploy_and_change(dashboard: str, tmp_path: Path) -> None:
     for seed, (name, language) in enumerate((("one", "xc"), ("two", "xd"))):
         publish(root, encoder, tmp_path / "scratch", name=name, seed=seed, target=language)
     config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
-    port = config["http_options"]["port"] = free_port()
+    (port,) = free_ports(1)
+    config["http_options"]["port"] = port
     arguments = config["applications"][0]["args"]
     arguments |= {"model": ["one"], "storage": str(root)}
     deploy(config, tmp_path, dashboard)
@@ -66,11 +69,11 @@ def test_deploy_and_change(dashboard: str, tmp_path: Path) -> None:
                 return set()
             return {card.name for card in client.models()} if answer.is_success else set()
 
-        wait_for(lambda: served() == {"one"})
+        wait_for(lambda: served() == {"one"}, limit_s=WAIT_S)
         assert client.classify(["a good film"], language="xc").model == "one"
         arguments["model"] = ["one", "two"]
         deploy(config, tmp_path, dashboard)
-        wait_for(lambda: served() == {"one", "two"})
+        wait_for(lambda: served() == {"one", "two"}, limit_s=WAIT_S)
         assert client.classify(["a good film"], language="xd").model == "two"
 
 
@@ -86,10 +89,3 @@ def deploy(config: dict[str, Any], folder: Path, dashboard: str) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.2)

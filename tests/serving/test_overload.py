@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from published import LABELS, publish, write_encoder
+from published import LABELS, publish, texts, write_encoder
 from real_service import RunningService, running_service
 
 import langalign
@@ -20,7 +20,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 OVERLOAD_S = 60.0
 POOL, INPUTS = 500, 200
-WORDS = ["good", "dull", "film", "plot", "end", "well", "made", "worse", "i", "liked", "it"]
 
 
 @dataclass
@@ -78,11 +77,7 @@ class Asker:
 
 
 def test_twice_the_capacity(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    pool = [
-        f"{number} " + " ".join(rng.choice(WORDS, size=1 + int(rng.integers(0, 40))))
-        for number in range(POOL)
-    ]
+    pool = texts(POOL)
     root, encoder = tmp_path / "store", write_encoder(tmp_path / "encoder")
     model = publish(root, encoder, tmp_path / "scratch")
     settings = {"model": ["tiny"], "storage": str(root), "queue_s": 0.5, "threads": 1}

@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from browser import Page, browser_page, chromium
 from local_service import parts_of
-from real_service import free_port
 
+from cluster.ports import free_ports
 from langalign.storage import Storage
 from serve.api import create_api
 
@@ -28,7 +28,7 @@ TAB, ENTER, SPACE = ("Tab", 9, ""), ("Enter", 13, "\r"), (" ", 32, " ")
 def url(models: Storage) -> Iterator[str]:
     parts = parts_of(models, ["one", "two", "pairs"])
     api = create_api(parts.service, parts.settings.limits(), None)
-    port = free_port()
+    (port,) = free_ports(1)
     server = uvicorn.Server(uvicorn.Config(api, port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -12,8 +12,8 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from published import LABELS, publish, write_encoder
-from real_service import RunningService, running_service
+from published import LABELS, publish, texts, write_encoder
+from real_service import RunningService, running_service, wait_for
 
 import langalign
 from langalign.storage import Storage
@@ -24,7 +24,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 WATCH_S = 0.5
 WAIT_S = 40.0
-WORDS = ["good", "dull", "film", "plot", "end", "well", "made", "worse", "i", "liked", "it"]
 
 
 @dataclass(frozen=True)
@@ -70,15 +69,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     }
     with running_service(folder, **settings) as service:
         yield World(service, Storage(str(store)), encoder, scratch, key)
-
-
-def texts(count: int) -> list[str]:
-    """Different sentences of very different lengths."""
-    rng = np.random.default_rng(0)
-    return [
-        f"{number} " + " ".join(rng.choice(WORDS, size=1 + int(rng.integers(0, 40))))
-        for number in range(count)
-    ]
 
 
 def test_many_clients_get_the_answers_to_their_own_questions(world: World) -> None:
@@ -140,7 +130,7 @@ def test_a_new_version_takes_over_without_a_failed_request(world: World) -> None
         root = Path(world.storage.root)
         new = publish(root, world.encoder, world.scratch, name="two", seed=12, target="xd").version
         try:
-            wait_for(lambda: new in seen[-3:])
+            wait_for(lambda: new in seen[-3:], limit_s=WAIT_S)
         finally:
             stop.set()
         for asked in asking:
@@ -162,7 +152,7 @@ def test_an_altered_version_is_refused(world: World) -> None:
     world.storage.write_json(
         "models/one/latest.json", {"name": "one", "version": elsewhere.version}
     )
-    wait_for(lambda: world.card("one").refused)
+    wait_for(lambda: world.card("one").refused, limit_s=WAIT_S)
     card = world.card("one")
     assert card.version == good
     assert [refused.version for refused in card.refused] == [elsewhere.version]
@@ -208,10 +198,3 @@ def test_no_text_of_a_request_is_in_the_log(world: World) -> None:
         with pytest.raises(ServiceError):
             client.classify(["Zanzibar"], language="zz")
     assert "Zanzibar" not in world.service.log.read_text()
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
