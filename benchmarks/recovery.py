@@ -6,7 +6,7 @@
 A cluster of the rehearsal (a head, two workers of two cores at most, each in a network namespace,
 SeaweedFS) runs the rehearsal's data. `back` is the time from the loss to the next piece of work
 that is done (a checkpoint, a part of embeddings, a trial, an answer); results are compared with
-those of an undisturbed run.
+those of an undisturbed run, and where one is wrong the exit status is 1.
 """
 
 import argparse
@@ -55,6 +55,7 @@ class Outcome:
     """What a loss led to: in words, seconds to the next piece of work, and to the end."""
 
     text: str
+    is_right: bool
     back_s: float
     whole_s: float
 
@@ -128,12 +129,25 @@ class Work:
             self.storage.delete_folder(f"runs/base/train/{name}")
 
     def busy_worker(self, title: str) -> str:
-        """Id of the worker on which a process of this title runs."""
-        for node_id in self.cluster.workers():
-            for process in self.cluster.processes(node_id):
-                if title in " ".join(process.cmdline()):
-                    return node_id
-        raise AssertionError(f"no {title} on a worker")
+        """Id of the worker on which a process of this title runs, or soon does."""
+        found: list[str] = []
+
+        def is_found() -> bool:
+            for node_id in self.cluster.workers():
+                titles = (" ".join(p.cmdline()) for p in self.cluster.processes(node_id))
+                if any(title in shown for shown in titles):
+                    found.append(node_id)
+            return bool(found)
+
+        wait_for(is_found, f"a process {title}")
+        return found[0]
+
+    def lose(self, title: str) -> float:
+        """SIGKILL the worker on which a process of this title runs; returns the moment."""
+        node_id = self.busy_worker(title)
+        moment = time.monotonic()
+        self.cluster.kill(node_id)
+        return moment
 
     def _write(self, job: str, content: dict[str, Any]) -> None:
         (self.logs / f"{job}.yaml").write_text(yaml.safe_dump(content))
@@ -150,13 +164,12 @@ class Work:
             )
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> float:
-    """Seconds until the condition holds."""
+def wait_for(condition: Callable[[], Any], what: str) -> None:
+    """Until the condition holds."""
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < WAIT_LIMIT_S, f"{what} did not happen"
         time.sleep(0.1)
-    return time.monotonic() - start
 
 
 def checkpoints(work: Work) -> int:
@@ -171,13 +184,14 @@ def lose_worker_in_step_1(work: Work) -> Outcome:
     begin = time.monotonic()
     job = work.train("name=base")
     wait_for(lambda: checkpoints(work), "a checkpoint")
-    work.cluster.kill(work.busy_worker("RayTrainWorker"))
+    lost = work.lose("RayTrainWorker")
     seen = checkpoints(work)
-    back_s = wait_for(lambda: checkpoints(work) > seen, "another checkpoint")
+    wait_for(lambda: checkpoints(work) > seen, "another checkpoint")
+    back_s = time.monotonic() - lost
     work.end(job)
     same = work.scores("base") == before
     text = f"a new node, on from the checkpoint; scores {'equal' if same else 'DIFFER'}"
-    return Outcome(text, back_s, time.monotonic() - begin)
+    return Outcome(text, same, back_s, time.monotonic() - begin)
 
 
 def lose_worker_while_embedding(work: Work) -> Outcome:
@@ -187,13 +201,14 @@ def lose_worker_while_embedding(work: Work) -> Outcome:
     begin = time.monotonic()
     job = work.train("name=base")
     wait_for(lambda: work.storage.list("embeddings"), "a part")
-    work.cluster.kill(work.busy_worker("_Encode"))
+    lost = work.lose("_Encode")
     seen = len(work.storage.list("embeddings"))
-    back_s = wait_for(lambda: len(work.storage.list("embeddings")) > seen, "another part")
+    wait_for(lambda: len(work.storage.list("embeddings")) > seen, "another part")
+    back_s = time.monotonic() - lost
     work.end(job)
     same = work.scores("base") == before
     text = f"parts that were there stay; scores {'equal' if same else 'DIFFER'}"
-    return Outcome(text, back_s, time.monotonic() - begin)
+    return Outcome(text, same, back_s, time.monotonic() - begin)
 
 
 def lose_worker_in_sweep(work: Work) -> Outcome:
@@ -201,14 +216,14 @@ def lose_worker_in_sweep(work: Work) -> Outcome:
     begin = time.monotonic()
     job = work.sweep("name=lost-worker")
     wait_for(lambda: work.trials("lost-worker"), "a trial")
-    work.cluster.kill(work.busy_worker("TrialBundle"))
+    lost = work.lose("TrialBundle")
     seen = work.trials("lost-worker")
-    back_s = wait_for(lambda: len(work.trials("lost-worker")) > len(seen), "another trial")
+    wait_for(lambda: len(work.trials("lost-worker")) > len(seen), "another trial")
+    back_s = time.monotonic() - lost
     work.end(job)
     done = len(work.trials("lost-worker"))
-    return Outcome(
-        f"its trials start anew; {done} of {TRIALS} done", back_s, time.monotonic() - begin
-    )
+    text = f"its trials start anew; {done} of {TRIALS} done"
+    return Outcome(text, done == TRIALS, back_s, time.monotonic() - begin)
 
 
 def lose_worker_in_serving(work: Work) -> Outcome:
@@ -217,7 +232,7 @@ def lose_worker_in_serving(work: Work) -> Outcome:
     text = labelled_table(1, 0, "xc", split="test")["text"][0].as_py()
     with serving(work.cluster, "base") as url:
         before = classify(url, "xc", text)
-        work.cluster.kill(work.busy_worker("ServeReplica"))
+        lost = work.lose("ServeReplica")
 
         def answers() -> bool:
             question = {"language": "xc", "inputs": [text]}
@@ -227,11 +242,10 @@ def lose_worker_in_serving(work: Work) -> Outcome:
                 return False
             return answer.status_code == 200 and answer.json()["predictions"][0] == before
 
-        # What is asked first may still be answered by what is about to be found dead.
-        time.sleep(1)
-        back_s = 1 + wait_for(answers, "an answer")
+        wait_for(answers, "an answer")
+        back_s = time.monotonic() - lost
     text = "one replica: no answer until a new one stands; then the same answer"
-    return Outcome(text, back_s, time.monotonic() - begin)
+    return Outcome(text, True, back_s, time.monotonic() - begin)
 
 
 def lose_head(work: Work) -> Outcome:
@@ -248,12 +262,13 @@ def lose_head(work: Work) -> Outcome:
     wait_for(lambda: len(work.trials("lost-head")) > len(seen), "another trial")
     back_s = time.monotonic() - lost
     work.end(again)
-    kept = set(seen) <= set(work.trials("lost-head"))
+    done = work.trials("lost-head")
+    kept = set(seen) <= set(done)
     text = (
         f"the cluster ends; a new one and the same command: {len(seen)} trials "
-        f"{'kept' if kept else 'LOST'}, {len(work.trials('lost-head'))} of {TRIALS} done"
+        f"{'kept' if kept else 'LOST'}, {len(done)} of {TRIALS} done"
     )
-    return Outcome(text, back_s, time.monotonic() - begin)
+    return Outcome(text, kept and len(done) == TRIALS, back_s, time.monotonic() - begin)
 
 
 def cut_off_worker(work: Work) -> Outcome:
@@ -272,7 +287,7 @@ def cut_off_worker(work: Work) -> Outcome:
     work.end(job)
     done = len(work.trials("cut-off"))
     text = f"{done} of {TRIALS} trials done, none twice"
-    return Outcome(text, back_s, time.monotonic() - begin)
+    return Outcome(text, done == TRIALS, back_s, time.monotonic() - begin)
 
 
 SCENARIOS: dict[str, Callable[[Work], Outcome]] = {
@@ -285,8 +300,9 @@ SCENARIOS: dict[str, Callable[[Work], Outcome]] = {
 }
 
 
-def run(names: list[str], console: Console) -> None:
-    """One undisturbed run, then the scenarios, each printed as it ends."""
+def run(names: list[str], console: Console) -> bool:
+    """One undisturbed run, then the scenarios, each printed as it ends; whether all went right."""
+    are_right = True
     table = Table(title="What was lost, and what came of it")
     for column in ("lost", "what happened"):
         table.add_column(column)
@@ -306,7 +322,9 @@ def run(names: list[str], console: Console) -> None:
             )
             console.print(name, *row, sep=" | ")
             table.add_row(*row)
+            are_right &= outcome.is_right
     console.print(table)
+    return are_right
 
 
 def main() -> int:
@@ -315,8 +333,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", choices=[*SCENARIOS, []], metavar="NAME")
-    run(parser.parse_args().names or list(SCENARIOS), Console(width=110))
-    return 0
+    names = parser.parse_args().names or list(SCENARIOS)
+    return 0 if run(names, Console(width=110)) else 1
 
 
 if __name__ == "__main__":

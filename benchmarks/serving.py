@@ -3,6 +3,7 @@
     python benchmarks/serving.py                     # encoder of the demo's size
     python benchmarks/serving.py --size base --seconds 20
     python benchmarks/serving.py --ingress python    # Ray's own proxy instead of HAProxy
+    python benchmarks/serving.py --precision bf16    # of all servers and the ceiling
 
 Peers are FastAPI and uvicorn around a transformers text-classification pipeline, and around
 sentence-transformers, which gives embeddings only (infinity-emb does not install beside these
@@ -11,8 +12,9 @@ the service and the pipeline must give the same probabilities, and the largest d
 The model is one that a pipeline can hold too: first-token pooling, no aligner. Server and load
 share the machine's cores.
 
-Closed loop: each of 1, 8, 32, 128 connections asks again as soon as it is answered. Open loop:
-Poisson arrivals at a share of the highest closed-loop rate, latency from the moment of arrival.
+Closed loop: each of 1, 8, 32, 128 connections asks again as soon as it is answered, and where it is
+refused (503) after the seconds of Retry-After; latencies are those of answers. Open loop: Poisson
+arrivals at a share of the highest closed-loop rate, latency from the moment of arrival.
 `ceiling` is the bare model in this process, over batches tokenised and sorted beforehand.
 """
 
@@ -58,11 +60,11 @@ def probabilities(port: int, texts: list[str]) -> np.ndarray:
     return np.array(rows)
 
 
-def ceiling(store: Path, texts: list[str], threads: int) -> float:
+def ceiling(store: Path, texts: list[str], threads: int, precision: str) -> float:
     """Sentences per second of the bare encoder over batches that lie ready."""
     torch.set_num_threads(threads)
     folder = artifacts.fetch(Storage(str(store)), "bench-xc") / "encoder"
-    encoder = SentenceEncoder.load(str(folder), **OPTIONS).prepare()
+    encoder = SentenceEncoder.load(str(folder), **OPTIONS | {"precision": precision}).prepare()
     tokens = encoder.tokenize(texts)
     batches = [encoder.batch(tokens, rows) for rows in encoder.batches(tokens)]
     with torch.inference_mode():
@@ -111,7 +113,7 @@ def main() -> None:
     rows: list[Measured] = []
     notes: list[str] = []
     vectors: dict[str, np.ndarray] = {}
-    threads = str(arguments.threads)
+    threads, precision = str(arguments.threads), arguments.precision
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pipeline_folder, store = make_models(arguments.size, folder)
@@ -119,18 +121,21 @@ def main() -> None:
             (port,) = free_ports(1)
             settings = dict(change.split("=", 1) for change in arguments.set)
             settings |= {"model": "bench-xc", "storage": str(store), "threads": threads}
+            settings["precision"] = precision
             command = ours(folder, port, **settings)
             env = HAPROXY if arguments.ingress == "haproxy" else {}
             if way != "ours":
                 script = str(Path(__file__).with_name("serving_peer.py"))
-                command = [sys.executable, script, way, str(pipeline_folder), str(port), threads]
+                command = [sys.executable, script, way, str(pipeline_folder), str(port)]
+                command += [threads, precision]
                 env = {}
             with server(command, port, folder / f"{way}.log", env) as (ready_s, _):
                 notes.append(f"{way}: ready after {ready_s:.1f} s")
                 if way != "sentence-transformers":
                     vectors[way] = probabilities(port, texts[:50])
                 rows += measure(way, port, texts, arguments)
-        notes.append(f"ceiling: {ceiling(store, texts, arguments.threads):.0f} sentences/s")
+        bare = ceiling(store, texts, arguments.threads, precision)
+        notes.append(f"ceiling: {bare:.0f} sentences/s")
     if len(vectors) == 2:
         difference = np.abs(vectors["ours"] - vectors["pipeline"]).max()
         notes.append(f"largest difference of a probability between the two: {difference:.1e}")
@@ -143,6 +148,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--size", choices=list(SHAPES), default="tiny")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--ingress", choices=("haproxy", "python"), default="haproxy")
     ways = [*PEERS, "ours"]
     parser.add_argument("--ways", nargs="+", choices=ways, default=ways, help="servers to measure")

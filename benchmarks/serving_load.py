@@ -36,7 +36,7 @@ class Load:
         self.failed = 0
 
     async def closed(self, connections: int) -> None:
-        """Each connection asks again as soon as it is answered."""
+        """Each connection asks again as soon as it is answered; refused, after Retry-After."""
         deadline = time.perf_counter() + self._seconds
         await asyncio.gather(*[self._asker(n, deadline) for n in range(connections)])
 
@@ -58,7 +58,8 @@ class Load:
         streams = await asyncio.open_connection("127.0.0.1", self._port)
         place = number * 37
         while (began := time.perf_counter()) < deadline:
-            await self._ask(streams, place, began)
+            pause_s = await self._ask(streams, place, began)
+            await asyncio.sleep(min(pause_s, max(0.0, deadline - time.perf_counter())))
             place += 1
         streams[1].close()
 
@@ -72,7 +73,8 @@ class Load:
 
     async def _ask(
         self, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], place: int, began: float
-    ) -> None:
+    ) -> float:
+        """One request, which began at `began`; returns the seconds that the server wants waited."""
         reader, writer = streams
         writer.write(self._bodies[place % len(self._bodies)])
         head = await reader.readuntil(b"\r\n\r\n")
@@ -85,6 +87,7 @@ class Load:
             self.refused += 1
         else:
             self.failed += 1
+        return float(fields.get(b"retry-after", 0))
 
 
 def run_load(

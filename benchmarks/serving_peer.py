@@ -1,7 +1,7 @@
 """What a team would write first: FastAPI and uvicorn around a model, on loopback.
 
-    python benchmarks/serving_peer.py pipeline FOLDER PORT THREADS
-    python benchmarks/serving_peer.py sentence-transformers FOLDER PORT THREADS
+    python benchmarks/serving_peer.py pipeline FOLDER PORT THREADS PRECISION
+    python benchmarks/serving_peer.py sentence-transformers FOLDER PORT THREADS PRECISION
 
 `pipeline` is a transformers text-classification pipeline; `sentence-transformers` gives embeddings
 (first token) only. benchmarks/serving.py starts both.
@@ -20,6 +20,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import pipeline
 
+from langalign.encoder import PRECISIONS
+
 
 class Request(BaseModel):
     """As the service's, as far as the load uses it."""
@@ -28,18 +30,18 @@ class Request(BaseModel):
     inputs: list[str]
 
 
-def classify_with(folder: str) -> Callable[[list[str]], dict[str, Any]]:
+def classify_with(folder: str, dtype: torch.dtype) -> Callable[[list[str]], dict[str, Any]]:
     """Labels and scores, by a transformers pipeline."""
     cut = {"max_length": MAX_LENGTH, "truncation": True}
-    pipe = pipeline("text-classification", model=folder, top_k=None, **cut)
+    pipe = pipeline("text-classification", model=folder, top_k=None, dtype=dtype, **cut)
     return lambda texts: {"predictions": pipe(texts)}
 
 
-def embed_with(folder: str) -> Callable[[list[str]], dict[str, Any]]:
+def embed_with(folder: str, dtype: torch.dtype) -> Callable[[list[str]], dict[str, Any]]:
     """Embeddings, by sentence-transformers."""
     transformer = Transformer(folder, max_seq_length=MAX_LENGTH)
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="cls")
-    model = SentenceTransformer(modules=[transformer, pooling])
+    model = SentenceTransformer(modules=[transformer, pooling]).to(dtype)
     return lambda texts: {"embeddings": model.encode(texts).tolist()}
 
 
@@ -48,9 +50,9 @@ WAYS = {"pipeline": classify_with, "sentence-transformers": embed_with}
 
 def main() -> None:
     """Serve until stopped."""
-    way, folder, port, threads = sys.argv[1:]
+    way, folder, port, threads, precision = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    answer = WAYS[way](folder)
+    answer = WAYS[way](folder, PRECISIONS[precision])
     app = FastAPI()
 
     @app.post("/v1/classify")

@@ -4,11 +4,12 @@
     python benchmarks/sweep.py --overhead         # what a trial costs beside training, 16 to 256
 
 Ways: `ours` is the search of jobs/sweep.py (bundles of stacked trials, processes used again, study
-kept on storage); `plain Tune` is a function trainable, one new process a trial; `TorchTrainer` is
-the pattern of Ray's guide, a Tune trial that starts a Ray Train run of one worker. The latter two
-train with `fit_aligner` and `fit_head`, as does the pipeline. No scheduler stops a trial, so all do
-the same work, and as many trials run at once as there are cores. The embeddings come from the
-demo's own encoder, made in a minute and kept in the temporary folder for the next run.
+kept on storage), also with products of bf16; `plain Tune` is a function trainable, a new process a
+trial; `TorchTrainer` is the pattern of Ray's guide, a Tune trial that starts a Ray Train run of one
+worker. The latter two train with `fit_aligner` and `fit_head`, as does the pipeline. No scheduler
+stops a trial, so all do the same work, and as many trials run at once as there are cores. The
+embeddings come from the demo's own encoder, made in a minute and kept in the temporary folder for
+the next run.
 """
 
 import argparse
@@ -133,6 +134,12 @@ def train_alone(config: SweepConfig, values: dict[str, Any], arrays: Any) -> flo
     return trained.score
 
 
+def ours_rounded(config: SweepConfig, points: Points, arrays: Any) -> list[float]:
+    """The same with bf16 factors in matrix products, where the CPU multiplies those."""
+    options = config.sweep.model_copy(update={"matmul_precision": "medium"})
+    return ours(config.model_copy(update={"sweep": options}), points, arrays)
+
+
 def plain_tune(config: SweepConfig, points: Points, arrays: Any) -> list[float]:
     """One new process a trial."""
 
@@ -177,6 +184,7 @@ def _tuned(trainable: Any, trials: int) -> list[float]:
 
 WAYS: dict[str, Callable[[SweepConfig, Points, Any], list[float]]] = {
     "ours": ours,
+    "ours, matmul_precision=medium": ours_rounded,
     "plain Tune, a process a trial": plain_tune,
     "TorchTrainer run a trial": torch_trainer,
 }
@@ -191,7 +199,8 @@ def compare(arguments: argparse.Namespace) -> None:
     scores: dict[str, list[float]] = {}
     with session():
         arrays = ray.put(content)
-        for name, way in WAYS.items():
+        for name in arguments.ways:
+            way = WAYS[name]
             start = time.perf_counter()
             scores[name] = way(config, points, arrays)
             seconds[name] = time.perf_counter() - start
@@ -202,7 +211,7 @@ def compare(arguments: argparse.Namespace) -> None:
     )
     for column in ("way", "s", "s a trial", "time over ours", "largest difference of a score"):
         table.add_column(column, justify="right")
-    for name in WAYS:
+    for name in arguments.ways:
         gaps = [abs(a - b) for a, b in zip(scores[name], scores["ours"], strict=True)]
         table.add_row(
             name,
@@ -246,6 +255,7 @@ def main() -> int:
     parser.add_argument("--align-epochs", type=int, default=4, help="epochs of step 2, all run")
     parser.add_argument("--head-epochs", type=int, default=4, help="epochs of step 3, all run")
     parser.add_argument("--stack", type=int, default=8, help="trials of a bundle")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--overhead", action="store_true", help="overhead instead of comparison")
     arguments = parser.parse_args()
     (overhead if arguments.overhead else compare)(arguments)

@@ -136,7 +136,7 @@ class GroupRun:
         self.seconds["embed"] = self.seconds.get("embed", 0.0) + time.monotonic() - start
         start = time.monotonic()
         options = [member.options for member in stack.members]
-        trials = TrialStack([o for o in options if o], data, self.device, has_probes=False)
+        trials = TrialStack([o for o in options if o], data, self.device, probe_epochs=0)
         failures: dict[int, str] = {}
         while trials.live:
             failures |= {r.trial: r.failure for r in trials.step() if r.failure}

@@ -38,15 +38,19 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
         arrays: dict[str, Any],
         pipeline: PipelineConfig,
         seeds: Sequence[int],
+        matmul_precision: str,
+        probe_epochs: int,
         verdicts: Any,
     ) -> None:
         """`arrays` holds a reference to TrialArrays for each pooling."""
+        torch.set_float32_matmul_precision(matmul_precision)
         # A fraction of a core still is one thread: more would take the other bundles' cores.
         cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
         torch.set_num_threads(max(1, int(cores)))
         self.arrays = fetched(arrays)
         self.pipeline = pipeline
         self.seeds = list(seeds)
+        self.probe_epochs = probe_epochs
         self.verdicts = verdicts
         self.reset_config(config)
 
@@ -88,6 +92,7 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
                 pipeline=self.pipeline,
                 arrays=self.arrays,
                 device=assigned_device(),
+                probe_epochs=self.probe_epochs,
             )
         self.group.step()
         still = self.group.live

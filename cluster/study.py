@@ -97,7 +97,10 @@ class StudyFile:
 
 
 class StudySearch(Searcher):  # type: ignore[misc]
-    """Asks Optuna for bundles of up to `size` trials, and tells it what became of each trial."""
+    """Asks Optuna for bundles of up to `size` trials, and tells it what became of each trial.
+
+    The last bundles are smaller: a large one that starts late would leave the other cores idle.
+    """
 
     def __init__(
         self,
@@ -129,7 +132,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
         """The config of a new bundle, on storage before it runs."""
         if not self.left:
             return str(Searcher.FINISHED)
-        trials = [self.study.ask() for _ in range(min(self.size, self.left))]
+        share = -(-self.left // (len(self.bundles) + 1))
+        trials = [self.study.ask() for _ in range(min(self.size, share))]
         self.left -= len(trials)
         self.bundles[trial_id] = trials
         members = [{"number": trial.number, "values": self.draw(trial)} for trial in trials]

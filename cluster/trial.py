@@ -7,6 +7,7 @@ of their aligners.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,11 @@ class TrialGroup:
         pipeline: PipelineConfig,
         arrays: Mapping[str, TrialArrays],
         device: torch.device,
+        probe_epochs: int,
     ) -> None:
         """`trials` are values by config key, `arrays` the embeddings by pooling.
+
+        `probe_epochs` is how long the heads train that score aligners while these train.
 
         Raises:
             LangAlignError: values that make no aligner, as a depth that its kind does not have.
@@ -79,8 +83,9 @@ class TrialGroup:
             named.setdefault(pooling, []).extend((number, seed) for seed in seeds)
             options.setdefault(pooling, []).extend(trial_options(config, seed) for seed in seeds)
         direction = pipeline.aligner.direction
+        stacked = partial(TrialStack, device=device, probe_epochs=probe_epochs)
         self._stacks = [
-            (TrialStack(options[pooling], arrays[pooling].tensors(direction), device), names)
+            (stacked(options[pooling], arrays[pooling].tensors(direction)), names)
             for pooling, names in named.items()
         ]
 
@@ -128,7 +133,12 @@ def fit_seeds(
         TrainingError: a seed's loss is not finite.
     """
     group = TrialGroup(
-        {0: values}, seeds, pipeline=pipeline, arrays=fetched(arrays), device=assigned_device()
+        {0: values},
+        seeds,
+        pipeline=pipeline,
+        arrays=fetched(arrays),
+        device=assigned_device(),
+        probe_epochs=0,
     )
     while group.live:
         group.step()

@@ -38,6 +38,7 @@ from langalign.errors import TrainingError
 from langalign.outputs import digest_of
 from langalign.report import dump_json
 from langalign.searchspace import SweepConfig, paper_points, pipeline_values, suggest
+from langalign.stacked_steps import PROBE_EPOCHS
 from langalign.storage import Storage
 from langalign.sweepreport import sweep_tables, trials_table, write_sweep_report
 from langalign.sweepresult import Gain, completed, read_sweep, top_trials
@@ -109,6 +110,8 @@ class Sweep:
             arrays=arrays,
             pipeline=self.pipeline,
             seeds=range(self.config.seed, self.config.seed + options.seeds),
+            matmul_precision=options.matmul_precision,
+            probe_epochs=PROBE_EPOCHS if options.scheduler == "asha" else 1,
             verdicts=verdicts,
         )
         resources = {"cpu": options.cpus_per_stack, "gpu": options.gpus_per_stack}
@@ -132,7 +135,8 @@ class Sweep:
                 mode="max",
                 search_alg=search,
                 scheduler=self._scheduler(verdicts),
-                num_samples=-(-trials // size),
+                # At most: the search says when all have been drawn.
+                num_samples=trials,
                 max_concurrent_trials=(options.max_concurrent or 0) // size or None,
                 reuse_actors=True,
             ),
@@ -164,7 +168,8 @@ class Sweep:
         rows = {role: prepared.summary.digest for role, prepared in data.roles.items()}
         rows.pop("test")
         rest = self.pipeline.model_dump(include={"task", "encoder", "tune", "aligner", "head"})
-        settings = digest_of(rest, self.config.sweep.seeds, self.config.seed)
+        options = self.config.sweep
+        settings = digest_of(rest, options.seeds, options.matmul_precision, self.config.seed)
         return {
             "data": digest_of(rows),
             "settings": settings,

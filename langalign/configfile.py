@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
 
 from langalign.errors import ConfigError
 
@@ -135,6 +136,8 @@ def _type_name(annotation: Any) -> str:
 
 
 def _show(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
     if default is None:
         return "unset"
     if isinstance(default, bool):

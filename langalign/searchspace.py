@@ -131,6 +131,12 @@ class SearchConfig(Section):
         gt=0,
         description="trials that one process trains as one; more: faster, drawn less wisely",
     )
+    matmul_precision: Literal["highest", "high", "medium"] = Field(
+        "highest",
+        description="torch.set_float32_matmul_precision of trials; medium: factors rounded to bf16 "
+        "on CPUs that multiply it (AVX512_BF16, AMX) and to TF32 on GPUs, sums in fp32. The best "
+        "trial is compared and trained anew in fp32",
+    )
     cpus_per_stack: float = Field(1, gt=0, description="CPU cores of such a process")
     gpus_per_stack: float = Field(
         0, ge=0, description="GPUs of such a process; 0.1: ten processes on one GPU"

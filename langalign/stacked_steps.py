@@ -18,11 +18,11 @@ from langalign.stacked_network import StackedNetwork, aligner_layout, head_layou
 from langalign.training import Labelled, Pairs, head_inputs
 from langalign.trials import AlignerShape, Phase, TrialData, TrialOptions
 
-__all__ = ["StackedAligners", "StackedHeads", "probe"]
+__all__ = ["PROBE_EPOCHS", "StackedAligners", "StackedHeads", "probe"]
 
 # The second number of the seed of first weights, as in the pipeline's steps 2 and 3.
 ALIGN_STEP, HEAD_STEP = 2, 3
-# English rows that a probe learns from, at most, and how often.
+# English rows that a probe learns from, at most, and how often where a scheduler compares trials.
 PROBE_ROWS, PROBE_EPOCHS = 2048, 3
 
 
@@ -111,13 +111,16 @@ class StackedHeads(StackedFit):
 
 
 def probe(
-    aligners: Sequence[StackedAligners], trials: Sequence[TrialOptions], data: TrialData
+    aligners: Sequence[StackedAligners],
+    trials: Sequence[TrialOptions],
+    data: TrialData,
+    epochs: int,
 ) -> dict[int, float]:
     """Scores of new heads on aligners as they stand, by trial; all heads are trained as one stack.
 
-    A probe is the trial's own head, trained on fewer rows (PROBE_ROWS) and epochs (PROBE_EPOCHS).
+    A probe is the trial's own head, trained on fewer rows (PROBE_ROWS) and `epochs`.
     """
-    if not any(fit.members for fit in aligners):
+    if not epochs or not any(fit.members for fit in aligners):
         return {}
     few = replace(data, rows=_sample(data.rows, PROBE_ROWS))
     heads = StackedHeads(trials[0].head.batch_size, few)
@@ -128,7 +131,7 @@ def probe(
             for member, *mine in zip(fit.members[rows], *inputs, strict=True):
                 heads.admit([heads.member(member.trial, trials[member.trial], *mine)])
     scores: list[float] = []
-    for _ in range(PROBE_EPOCHS):
+    for _ in range(epochs):
         losses, scores = heads.train_epoch(), heads.validation()
         for row, loss in enumerate(losses):
             heads.record(row, loss, scores[row], seconds=0.0)

@@ -28,7 +28,7 @@ from langalign.classifier import AlignedHead, ClassificationHead
 from langalign.errors import ConfigError
 from langalign.loop import EpochReport, goes_on
 from langalign.stacked_fit import Member
-from langalign.stacked_steps import StackedAligners, StackedHeads, probe
+from langalign.stacked_steps import PROBE_EPOCHS, StackedAligners, StackedHeads, probe
 from langalign.training import fit_aligner
 from langalign.trials import (
     AlignerShape,
@@ -55,12 +55,12 @@ class TrialStack:
         data: TrialData,
         device: torch.device | None = None,
         *,
-        has_probes: bool = True,
+        probe_epochs: int = PROBE_EPOCHS,
     ) -> None:
         """Build every trial's first weights; fit the aligners that have a closed form.
 
-        Without probes, an epoch of an aligner is reported with its negative squared error only:
-        nothing has to choose between trials while they train.
+        One probe epoch is enough to watch trials by, where nothing chooses between them while they
+        train. With none, an epoch of an aligner is reported with its negative squared error only.
 
         Raises:
             ConfigError: a shape or dropout that the kind does not have, or trials whose heads
@@ -69,7 +69,7 @@ class TrialStack:
         self.trials = tuple(trials)
         _check_head_batches(self.trials)
         self.data = data.to(device or torch.device("cpu"))
-        self.has_probes = has_probes
+        self.probe_epochs = probe_epochs
         self.finished: dict[int, TrainedTrial] = {}
         self._aligned: dict[int, tuple[Aligner, list[EpochReport]]] = {}
         self._aligners: dict[tuple[AlignerShape, int], StackedAligners] = {}
@@ -93,7 +93,7 @@ class TrialStack:
         reports = self._advance(self._heads, _epoch(self._heads))
         aligning = [fit for fit in self._aligners.values() if fit.members]
         epochs = [_epoch(fit) for fit in aligning]
-        probed = probe(aligning, self.trials, self.data) if self.has_probes else {}
+        probed = probe(aligning, self.trials, self.data, self.probe_epochs)
         for fit, epoch in zip(aligning, epochs, strict=True):
             reports += self._advance(fit, replace(epoch, probed=probed))
         return sorted(reports, key=lambda report: report.trial)

@@ -9,7 +9,7 @@ from langalign.stacking import TrialStack
 def test_trials_end_the_same_without_probes() -> None:
     data = make_data()
     trials = [make_trials(kind)[0] for kind in [*KINDS, "procrustes-uncentred"]]
-    stacks = [TrialStack(trials, data, has_probes=has_probes) for has_probes in (True, False)]
+    stacks = [TrialStack(trials, data, probe_epochs=epochs) for epochs in (3, 0)]
     reports = [run(stack) for stack in stacks]
     for number in range(len(trials)):
         models = [stack.finished[number].model.state_dict() for stack in stacks]
