@@ -10,6 +10,7 @@ import pyarrow as pa
 from cluster.embed import TextSet
 from cluster.encoders import DemoLanguage
 from cluster.prepare import DEMO, materialised
+from cluster.texts import read_texts
 from cluster.units import Part, Split
 from langalign import counterpart
 from langalign.benchmarkgrid import BenchmarkConfig, StudyConfig
@@ -20,7 +21,7 @@ from langalign.tasks import Task, build_task
 
 __all__ = ["StudyRows", "Subset", "prepare_study", "target_task"]
 
-# The test rows of a data set are the same for every seed.
+# Every seed is scored on the same test rows.
 TEST_SEED = 0
 
 
@@ -47,7 +48,8 @@ class Subset(Split):
 class StudyRows:
     """The prepared rows of one study and seed, by text set: train, source, target, test, native.
 
-    `blocked` has the reasons of text sets that could not be made, by their names.
+    By the names of text sets that local translators make: `made_by` has the storage prefixes of the
+    steps that do it, `blocked` the reasons of those that could not be made.
     """
 
     study: StudyConfig
@@ -56,6 +58,7 @@ class StudyRows:
     sets: dict[str, TextSet]
     has_labelled_pairs: bool
     validation_fraction: float
+    made_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, name: str) -> int:
@@ -70,10 +73,12 @@ class StudyRows:
         """
         if size > self.rows(name):
             raise DataError(
-                f"study {self.study.name} has {self.rows(name):,} {name} rows, and the grid asks "
+                f"study {self.study.name} has {self.rows(name):,} {name} rows"
+                f"{' that are not among its pairs' if name == 'train' else ''}, and the grid asks "
                 f"for {size:,}; give more rows or smaller sizes"
             )
-        return Subset(self.rows(name), self.validation_fraction, self.seed, size)
+        seed = TEST_SEED if name == "test" else self.seed
+        return Subset(self.rows(name), self.validation_fraction, seed, size)
 
 
 def prepare_study(
@@ -81,7 +86,8 @@ def prepare_study(
 ) -> StudyRows:
     """Read the rows of a study into `runs/<name>/benchmark/data/<study>-s<seed>/<role>/`.
 
-    Every seed draws its own training rows and pairs; so many as the grid's largest sizes need.
+    Every seed draws its own training rows and pairs; so many as the grid's largest sizes need. No
+    training row is among the pairs (section 3.2), so that sharing data is a choice of the grid.
 
     Raises:
         DataError: a source cannot be read or breaks its schema.
@@ -91,12 +97,13 @@ def prepare_study(
     grid = config.grid_of(study)
     most = max(grid.rows)
     limits = {
-        "train": max(most, grid.tune_rows or 0),
         "parallel": grid.most_pairs,
+        "train": max(most, grid.tune_rows or 0),
         "test": grid.test_rows,
         "native": most,
     }
     prepared: dict[str, PreparedData] = {}
+    paired: set[tuple[str, ...]] = set()
     other = DemoLanguage(**study.counterpart.model_dump()).translator()
     for role, limit in limits.items():
         spec = study.spec(role, config.data)
@@ -108,12 +115,15 @@ def prepare_study(
                 f"{role}=demo; the demo's language is {counterpart.COUNTERPART}"
             )
         language = study.source_language if role == "train" else study.target_language
-        with materialised(spec, role, language, limit, seed, other) as place:
-            rows = _read(place, role, study, task, limit, TEST_SEED if role == "test" else seed)
+        drawn = TEST_SEED if role == "test" else seed
+        with materialised(spec, role, language, limit, drawn, other) as place:
+            rows = _read(place, role, study, task, limit, drawn, paired)
             prefix = f"runs/{config.name}/benchmark/data/{study.name}-s{seed}/{role}"
             prepared[role] = write_shards(
                 rows, storage, prefix=prefix, shard_rows=config.cluster.shard_rows
             )
+        if role == "parallel":
+            paired = _sources(_text_sets(study, prepared)["source"], storage)
     pairs = prepared["parallel"].summary
     return StudyRows(
         study,
@@ -144,8 +154,23 @@ def target_task(study: StudyConfig, task: Task) -> Task:
     return replace(task, text_columns=columns, label_column=label, labels=labels)
 
 
+def _sources(texts: TextSet, storage: Storage) -> set[tuple[str, ...]]:
+    """The English sides of the pairs, as labelled rows would hold them."""
+    rows = read_texts(storage, texts, np.arange(sum(texts.shard_rows)))
+    return {
+        tuple(text for text in each if text is not None)
+        for each in zip(rows.texts, rows.pairs, strict=True)
+    }
+
+
 def _read(
-    place: str, role: str, study: StudyConfig, task: Task, limit: int, seed: int
+    place: str,
+    role: str,
+    study: StudyConfig,
+    task: Task,
+    limit: int,
+    seed: int,
+    paired: set[tuple[str, ...]],
 ) -> RowStream:
     if role == "parallel":
         return read_parallel(
@@ -164,6 +189,7 @@ def _read(
         limit=limit,
         sample_seed=seed,
         require_all_labels=role != "test",
+        excluded=paired if role == "train" else (),
     )
     return rows if spelt.labels == task.labels else _renumbered(rows, spelt, task)
 

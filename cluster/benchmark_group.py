@@ -5,43 +5,37 @@ trained as a whole, so that every cell comes from the same arithmetic as in an u
 """
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import ray
 import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from cluster.benchmark_embed import Embedder
 from cluster.benchmark_plan import Group, PlannedCell, Stack, left_by
-from cluster.embed import ENCODER_FOLDER, EncoderRule
+from cluster.embed import EncoderRule
 from cluster.encoders import WORDS
 from cluster.scoring import score_rows
 from cluster.text_units import TextPart
-from cluster.texts import read_texts
 from cluster.trial import assigned_device
 from cluster.units import HEAD_FILE, Part
 from cluster.work import UnitWork
-from langalign.aligners import NoAligner
+from langalign.aligners import Direction, NoAligner
 from langalign.alignment import cosine, measure_alignment
 from langalign.benchmarkresult import CellResult, CellStore
 from langalign.classifier import AlignedHead, ClassificationHead
-from langalign.embeddings import EmbeddingSet, part_name, write_part
-from langalign.encoder import SentenceEncoder
 from langalign.errors import DataError, IntegrityError, LangAlignError
 from langalign.loop import Worker
-from langalign.outputs import StepOutput, digest_of
+from langalign.outputs import StepOutput
 from langalign.stacking import TrialStack
 from langalign.storage import Storage
 from langalign.training import Labelled, Pairs, count_outcomes
 from langalign.trials import TrainedTrial, TrialData
 
-__all__ = ["Embedder", "run_group", "tune_encoder"]
+__all__ = ["run_group", "tune_encoder"]
 
 # Alignment is measured on so many held-out pairs at most: a probe is fitted on each cell's.
 MEASURED_PAIRS = 300
@@ -62,6 +56,8 @@ class GroupRun:
         self.store = store
         self.monitor = monitor
         self.device = device
+        # By step, before the cells' own; from what the steps recorded, so that a group that is run
+        # again writes the same.
         self.seconds: dict[str, float] = {}
         self.done: dict[str, CellResult] = {}
 
@@ -112,13 +108,16 @@ class GroupRun:
         metric = self.group.metric
         self.store.write(CellResult.failure(member.cell, member.digest, metric, reason))
 
-    def _embedder(self) -> "Embedder":
-        start = time.monotonic()
-        rule = tune_encoder(self.group, self.store.storage, self.monitor, self.device)
-        self.seconds["tune"] = time.monotonic() - start
-        return Embedder(self.store.storage, rule, self.device)
+    def _embedder(self) -> Embedder:
+        group, storage = self.group, self.store.storage
+        rule = tune_encoder(group, storage, self.monitor, self.device)
+        tuned = [unit.output(storage).prefix for unit in (group.before, group.tune) if unit]
+        for name, prefixes in (("translator", group.made_by), ("tune", tuned)):
+            self.seconds[name] = sum(recorded_s(storage, prefix) for prefix in prefixes)
+        parts = [group.test, *(part for stack in group.stacks for part in stack.parts)]
+        return Embedder(storage, rule, self.device, parts)
 
-    def _own(self, planned: PlannedCell, embedder: "Embedder") -> None:
+    def _own(self, planned: PlannedCell, embedder: Embedder) -> None:
         """Step 1's own head, as it left it: the baselines of section 3.4.3."""
         assert self.group.tune is not None
         test = embedder.rows(self.group.test, "all")
@@ -127,21 +126,19 @@ class GroupRun:
         head.load_state_dict(load_tensors(output.read(HEAD_FILE)))
         model = AlignedHead(NoAligner(), head, direction="forward").to(self.device)
         epochs = {"tune": len(output.info()["history"])}
-        self._write(planned, model, test, {}, epochs, {})
+        self._write(planned, model, test, {}, epochs, {"embed": embedder.seconds(self.group.test)})
 
-    def _stack(self, stack: Stack, embedder: "Embedder") -> None:
-        start = time.monotonic()
+    def _stack(self, stack: Stack, embedder: Embedder) -> None:
         data = self._trial_data(stack, embedder)
         test = embedder.rows(self.group.test, "all")
-        self.seconds["embed"] = self.seconds.get("embed", 0.0) + time.monotonic() - start
-        start = time.monotonic()
+        embedded_s = sum(map(embedder.seconds, {*stack.parts, self.group.test}))
         options = [member.options for member in stack.members]
         trials = TrialStack([o for o in options if o], data, self.device, probe_epochs=0)
         failures: dict[int, str] = {}
         while trials.live:
             failures |= {r.trial: r.failure for r in trials.step() if r.failure}
-        share = (time.monotonic() - start) / len(options)
-        before = self._before(data) if stack.pairs else {}
+        measured = self._measured_pairs(stack, embedder)
+        before = self._before(measured) if stack.pairs else {}
         for number, member in enumerate(stack.members):
             if member.digest in self.done:
                 continue
@@ -149,11 +146,16 @@ class GroupRun:
                 self._write_failure(member, failures[number])
                 continue
             trained = trials.finished[number]
-            alignment = before | self._after(data, trained) if member.cell.pairs else {}
-            epochs = {"align": len(trained.align_history), "head": len(trained.head_history)}
-            self._write(member, trained.model, test, alignment, epochs, {"stack": share})
+            alignment = before | self._after(measured, trained) if member.cell.pairs else {}
+            histories = {"align": trained.align_history, "head": trained.head_history}
+            epochs = {step: len(history) for step, history in histories.items()}
+            # The closed forms have no epochs, and take milliseconds.
+            spent = {step: sum(e.seconds for e in each) for step, each in histories.items()}
+            self._write(
+                member, trained.model, test, alignment, epochs, {"embed": embedded_s, **spent}
+            )
 
-    def _trial_data(self, stack: Stack, embedder: "Embedder") -> TrialData:
+    def _trial_data(self, stack: Stack, embedder: Embedder) -> TrialData:
         parts = [embedder.rows(part, "train") for part in stack.train]
         rows = Labelled(
             torch.cat([part.embeddings for part in parts]),
@@ -164,9 +166,8 @@ class GroupRun:
         # Without an aligner nothing reads the pairs.
         pairs = held_pairs = Pairs(rows.embeddings[:1], rows.embeddings[:1])
         if stack.pairs:
-            turn = -1 if stack.direction == "reverse" else 1
             pairs, held_pairs = (
-                Pairs(*[embedder.rows(side, part).embeddings for side in stack.pairs][::turn])
+                _pairs(stack.pairs, part, stack.direction, embedder)
                 for part in ("train", "held_out")
             )
         return TrialData(
@@ -179,18 +180,22 @@ class GroupRun:
             stack.direction,
         )
 
+    def _measured_pairs(self, stack: Stack, embedder: Embedder) -> Pairs:
+        pairs = _pairs(stack.measured, "held_out", stack.direction, embedder)
+        return Pairs(pairs.source[:MEASURED_PAIRS], pairs.target[:MEASURED_PAIRS])
+
     @torch.no_grad()
-    def _before(self, data: TrialData) -> dict[str, dict[str, float]]:
-        pairs = data.held_out_pairs
+    def _before(self, pairs: Pairs) -> dict[str, dict[str, float]]:
         # The base encoder of a language whose dictionary is known was measured when it was made.
         base = StepOutput(self.store.storage, self.group.base.prefix).info()
         words = {WORDS: base[WORDS]} if WORDS in base else {}
-        return {"before": _measured(pairs.source, pairs.target), **words}
+        found = _measured(pairs.source, pairs.target)
+        return {"before": found | {"pairs": len(pairs.source)}, **words}
 
     @torch.no_grad()
-    def _after(self, data: TrialData, trained: TrainedTrial) -> dict[str, dict[str, float]]:
+    def _after(self, pairs: Pairs, trained: TrainedTrial) -> dict[str, dict[str, float]]:
         """With A(source) in the place of the source, and the source against its own image."""
-        aligner, pairs = trained.model.aligner, data.held_out_pairs
+        aligner = trained.model.aligner
         mapped = aligner(pairs.source)
         moved = cosine(pairs.source.cpu().numpy(), mapped.cpu().numpy())
         return {
@@ -250,50 +255,19 @@ def tune_encoder(group: Group, storage: Storage, monitor: Any, device: torch.dev
     return rule
 
 
-class Embedder:
-    """Embeddings of parts of text sets by one encoder: made once, kept on storage and in memory."""
-
-    def __init__(self, storage: Storage, rule: EncoderRule, device: torch.device) -> None:
-        self.storage = storage
-        self.rule = rule
-        self.device = device
-        self._kept: dict[str, tuple[Any, Any, Any]] = {}
-
-    @cached_property
-    def encoder(self) -> SentenceEncoder:
-        """The frozen encoder."""
-        folder = StepOutput(self.storage, self.rule.prefix).fetch() / ENCODER_FOLDER
-        encoder = SentenceEncoder.load(str(folder), **self.rule.options())
-        return encoder.prepare().to(self.device)
-
-    def rows(self, part: TextPart, which: Part) -> Labelled:
-        """Embeddings and labels (-1 without one) of some rows, in ascending order of id."""
-        ids, vectors, labels = self._all(part)
-        chosen = np.isin(ids, part.split.ids(which))
-        return Labelled(
-            torch.from_numpy(vectors[chosen]), torch.from_numpy(labels[chosen]), part.of_target
-        ).to(self.device)
-
-    def _all(self, part: TextPart) -> tuple[Any, Any, Any]:
-        digest = digest_of("part", self.rule.digest(), part.identity())
-        if digest not in self._kept:
-            output = StepOutput(self.storage, f"embeddings/{digest}")
-            if not output.is_done():
-                self._embed(part, output)
-            rows = EmbeddingSet(output).load()
-            assert rows.labels is not None  # written with them
-            self._kept[digest] = rows.ids, rows.embeddings, rows.labels
-        return self._kept[digest]
-
-    def _embed(self, part: TextPart, output: StepOutput) -> None:
-        ids = part.split.ids("all")
-        texts = read_texts(self.storage, part.texts, ids)
-        vectors = self.encoder.embed(texts.texts, texts.pairs)
-        data = write_part(ids, vectors, pa.array(texts.labels), part.texts.language)
-        info = {"rows": len(ids), "language": part.texts.language, **self.rule.options()}
-        output.finish({part_name(0): output.write(part_name(0), data)}, info)
+def _pairs(
+    sides: tuple[TextPart, TextPart], which: Part, direction: Direction, embedder: Embedder
+) -> Pairs:
+    """From what the aligner reads to what it has to give."""
+    source, target = (embedder.rows(side, which).embeddings for side in sides)
+    return Pairs(target, source) if direction == "reverse" else Pairs(source, target)
 
 
 def _measured(source: Tensor, target: Tensor) -> dict[str, float]:
-    sides = (side[:MEASURED_PAIRS].cpu().numpy() for side in (source, target))
-    return measure_alignment(*sides).values()
+    return measure_alignment(source.cpu().numpy(), target.cpu().numpy()).values()
+
+
+def recorded_s(storage: Storage, prefix: str) -> float:
+    """Seconds of a finished step: of all its epochs, or as it noted them."""
+    info = StepOutput(storage, prefix).info()
+    return float(info.get("seconds", sum(epoch["seconds"] for epoch in info.get("history", []))))

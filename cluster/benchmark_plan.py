@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.benchmark_data import StudyRows
 from cluster.embed import EncoderRule
-from cluster.local_translation import TranslatorUnit
+from cluster.local_translation import TranslatorUnit, local_unit
 from cluster.plan import fit_options
 from cluster.simcse_unit import SimcseUnit
 from cluster.text_units import FineTuning, TextPart, TuneUnit
@@ -36,20 +36,32 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Stack:
-    """Trials on the same rows: `train` parts together, the pairs as (source, target)."""
+    """Trials on the same rows: `train` parts together, the pairs as (source, target).
+
+    Alignment is measured on the held-out rows of the `measured` pairs, the same for all stacks of a
+    study and seed.
+    """
 
     train: tuple[TextPart, ...]
     held_out: TextPart
     pairs: tuple[TextPart, TextPart] | None
+    measured: tuple[TextPart, TextPart]
     direction: Direction
     members: tuple[PlannedCell, ...]
+
+    @property
+    def parts(self) -> tuple[TextPart, ...]:
+        """All rows that it reads, beside those to test on."""
+        parts = (*self.train, self.held_out, *(self.pairs or ()), *self.measured)
+        return tuple(dict.fromkeys(parts))
 
 
 @dataclass(frozen=True)
 class Group:
     """One encoder, tuned by `tune` (or left as it is), and all that is scored with it.
 
-    `blocked` says why its rows could not be made; empty if they were.
+    `made_by` are the storage prefixes of the steps that made its rows, where a local translator
+    did; `blocked` says why they could not be made, and is empty if they were.
     """
 
     name: str
@@ -61,6 +73,7 @@ class Group:
     test: TextPart
     classes: int
     metric: str
+    made_by: tuple[str, ...]
     blocked: str
 
     @property
@@ -167,6 +180,7 @@ class _Planner:
             test=test,
             classes=len(self.rows.task.labels),
             metric=self.rows.task.metric,
+            made_by=self.rows.made_by.get(parts[0].texts.name, ()) if parts else (),
             blocked=self.rows.blocked.get(parts[0].texts.name, "") if parts else "",
         )
 
@@ -194,18 +208,22 @@ class _Planner:
         test: TextPart,
     ) -> Stack:
         train = self._train_parts(members[0], size)
-        sides = (self._part("source", pairs), self._part("target", pairs)) if pairs else None
+        sides = self._sides(pairs) if pairs else None
+        measured = self._sides(self.grid.fewest_pairs)
         chooses_translated = sides is not None and self.rows.has_labelled_pairs
         held_out = sides[1] if sides and chooses_translated else train[0]
         direction: Direction = "reverse" if family == "rev-langalign" else "forward"
         where = [[p.identity() for p in train], held_out.identity()]
-        where.append([p.identity() for p in sides] if sides else [])
+        where += [[p.identity() for p in each] for each in (sides or (), measured)]
         planned = []
         for cell in members:
             options = self._options(cell)
             digest = self._digest(rule, test, *where, direction, asdict(options))
             planned.append(PlannedCell(cell, options, digest))
-        return Stack(train, held_out, sides, direction, tuple(planned))
+        return Stack(train, held_out, sides, measured, direction, tuple(planned))
+
+    def _sides(self, pairs: int) -> tuple[TextPart, TextPart]:
+        return self._part("source", pairs), self._part("target", pairs)
 
     def _digest(self, rule: EncoderRule, test: TextPart, *parts: Any) -> str:
         task = [self.rows.task.metric, len(self.rows.task.labels)]
@@ -268,14 +286,10 @@ def translator_unit(
     config: BenchmarkConfig, rows: StudyRows, base: EncoderRule, pairs: int
 ) -> TranslatorUnit:
     """The local translator of a study and seed that is trained on so many pairs."""
-    own = config.local
     subset = rows.subset("source", pairs)
-    return TranslatorUnit(
-        model=own.model,
-        rule=base,
-        source=TextPart(rows.sets["source"], subset, of_target=False),
-        target=TextPart(rows.sets["target"], subset, of_target=True),
-        prefix=own.prefix,
-        max_length=own.max_length,
-        options=fit_options(own, rows.seed),
+    sides = (
+        TextPart(rows.sets["source"], subset, of_target=False),
+        TextPart(rows.sets["target"], subset, of_target=True),
     )
+    language = rows.study.language or rows.study.target_language
+    return local_unit(config.local, base, sides, language=language, seed=rows.seed)

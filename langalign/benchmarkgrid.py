@@ -74,6 +74,7 @@ class StudyConfig(Section):
     task: TaskConfig = TaskConfig()
     source_language: str = Field("en", description="language code of the labelled rows")
     target_language: str = Field(..., description="language code of the rows to classify")
+    language: str | None = Field(None, description="its name in local.prefix; unset: the code")
     train: str = Field(..., description="labelled English rows, or `demo`")
     parallel: str = Field(..., description="translated sentences: source, target, label?")
     test: str = Field(..., description="labelled target-language rows, only ever scored")
@@ -137,9 +138,9 @@ class GridConfig(Section):
                 raise ValueError(f"grid.{name}={values} names a value twice; drop one of them")
             if name != "seeds" and any(value < 10 for value in values):
                 raise ValueError(f"grid.{name}={values}: give sizes of 10 or more")
-        if min([*self.pairs, *self.share_pairs]) * self.validation_fraction < FEWEST_HELD_OUT:
+        if self.fewest_pairs * self.validation_fraction < FEWEST_HELD_OUT:
             raise ValueError(
-                f"grid.pairs={self.pairs}: of {min(self.pairs)} pairs too few are held out to "
+                f"grid.pairs={self.pairs}: of {self.fewest_pairs} pairs too few are held out to "
                 f"measure alignment on ({FEWEST_HELD_OUT}); give larger sizes"
             )
         if "none" in [*self.aligners, *self.reverse_aligners, *self.share_aligners]:
@@ -152,6 +153,11 @@ class GridConfig(Section):
         local = self.local_pairs if LOCAL in self.methods else []
         share = self.share_pairs if "data-share" in self.methods else []
         return max([*self.pairs, *share, *local, *(self.translated_rows or [])])
+
+    @property
+    def fewest_pairs(self) -> int:
+        """Pairs whose held-out rows are held out in every cell: alignment is measured on those."""
+        return min([*self.pairs, *self.share_pairs])
 
     def sizes_of(self, method: RowName) -> list[int]:
         """Task rows of a method's cells, ascending."""

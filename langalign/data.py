@@ -19,7 +19,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -131,6 +131,7 @@ def read_labelled(
     limit: int | None = None,
     sample_seed: int | None = None,
     require_all_labels: bool = True,
+    excluded: Collection[tuple[str, ...]] = (),
 ) -> RowStream:
     """Labelled rows of `spec` (see `langalign.readers`) in `LABELLED_SCHEMA`.
 
@@ -138,7 +139,8 @@ def read_labelled(
     columns are the task's; labels are class numbers or names. `limit` keeps the first so many rows
     that pass, or, with `sample_seed`, a uniform sample of that size in file order (the source is
     read twice). A source to train on needs `require_all_labels`: every label of the task on at
-    least one row. Without it the rows are to be scored only, and repeats stay. The stream raises
+    least one row. Without it the rows are to be scored only, and repeats stay. Rows whose texts,
+    (text,) or (text, text_pair), are among the `excluded` are left out. The stream raises
     `DataError`, and `StorageError` for s3://.
     """
     texts = tuple(map(_field, ("text", "text_pair"), task.text_columns))
@@ -148,6 +150,7 @@ def read_labelled(
         task=task,
         remedy="rename it, or name yours with task.text, task.text_pair and task.label",
         drops_repeats=require_all_labels,
+        excluded=excluded,
     )
     counts = RowCounts()
     rows = checked_rows(spec, schema, counts, limit=limit, sample_seed=sample_seed)

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import unicodedata
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, islice
 
@@ -37,7 +37,8 @@ class Field:
 class RowSchema:
     """The fields of a row. `task` reads the label; `remedy` ends the message on a lost column.
 
-    `drops_repeats`: whether a row whose texts were seen before is dropped and counted.
+    `drops_repeats`: whether a row whose texts were seen before is dropped and counted. Rows whose
+    texts are among the `excluded` are left out as if they were not there.
     """
 
     texts: tuple[Field, ...]
@@ -45,6 +46,7 @@ class RowSchema:
     task: Task | None
     remedy: str
     drops_repeats: bool = True
+    excluded: Collection[tuple[str, ...]] = ()
 
     def pick(self, file: str, found: Sequence[str]) -> dict[str, str]:
         """{field: its column} among the columns `found`. Raises `DataError` naming what is lost."""
@@ -135,6 +137,8 @@ class _Checker:
                 counts.rows_read += 1
                 texts = tuple(self._text(raw, index, wanted) for wanted in self._schema.texts)
                 row = Row(texts, self._label(raw, index, class_names))
+                if texts in self._schema.excluded:
+                    continue
                 if not self._schema.drops_repeats or self._is_new(row, raw, index):
                     yield row
 
