@@ -5,18 +5,18 @@ calling operations on batches of 16. So a Tune trial here is a bundle of trials 
 Tune's scheduler judges its members one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 from ray import tune
-from ray.tune.result import TRAINING_ITERATION
+from ray.tune.result import DONE, TRAINING_ITERATION
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cluster.study import SCORE
-from cluster.trial import TrialGroup, assigned_device, fetched
+from cluster.trial import TrialGroup, assigned_device, fetched, reason_of
 from langalign.config import PipelineConfig
 from langalign.errors import LangAlignError
 
@@ -55,9 +55,12 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take on another bundle in the same process."""
+        """Take on another bundle in the same process.
+
+        Its process may have ended before: members that were done by then are left out.
+        """
         self.values = {member["number"]: member["values"] for member in new_config["members"]}
-        self.waiting = [list(self.values)]
+        self.waiting = [ray.get(self.verdicts.unfinished.remote(list(self.values)))]
         self.group: TrialGroup | None = None
         return True
 
@@ -67,8 +70,9 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
         together = self.group.live if self.group else self.waiting.pop(0)
         try:
             members += self._epoch(together)
-        except (LangAlignError, MemoryError, RuntimeError) as error:
-            # torch raises RuntimeError where memory ends; the trial ends, the sweep does not.
+        except (LangAlignError, MemoryError, RuntimeError, ValueError) as error:
+            # torch raises RuntimeError where memory ends, and pydantic a ValueError for values
+            # that break a rule; the trial ends, the sweep does not.
             members += self._apart(together, error)
         if self.group and not self.group.live:
             self.group = None
@@ -116,8 +120,7 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
         if len(numbers) > 1:
             self.waiting = [[number] for number in numbers] + self.waiting
             return []
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        failed = {"state": "failed", "epochs": 0, SCORE: 0.0, "reason": reason}
+        failed = {"state": "failed", "epochs": 0, SCORE: 0.0, "reason": reason_of(error)}
         return [{"number": number} | failed for number in numbers]
 
 
@@ -131,21 +134,34 @@ class _Member:
 class MemberScheduler(FIFOScheduler):  # type: ignore[misc]
     """Has a Tune scheduler judge the members of bundles, as if each were a trial of its own.
 
-    The `spared` (values of trials) are never stopped: the paper's defaults are among them, so that
-    no sweep ends below those.
+    The `spared` (values of trials) are never stopped: the first trials are among them, so that no
+    sweep ends below those. They are judged all the same, for the others to be compared with.
     """
 
     def __init__(
-        self, judge: TrialScheduler, verdicts: Any, spared: Sequence[dict[str, Any]]
+        self,
+        judge: TrialScheduler,
+        verdicts: Any,
+        spared: Sequence[dict[str, Any]],
+        before: Mapping[int, Mapping[int, float]],
     ) -> None:
+        """`before` holds scores by epoch of an earlier run's trials, by number."""
         super().__init__()
         self.judge = judge
         self.verdicts = verdicts
         self.spared = list(spared)
+        self.before = before
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Told to the judge."""
-        return bool(self.judge.set_search_properties(metric, mode, **spec))
+        """Told to the judge, and then what earlier trials scored, which needs the metric."""
+        is_set = bool(self.judge.set_search_properties(metric, mode, **spec))
+        for number, scores in self.before.items():
+            earlier = _Member(str(number))
+            self.judge.on_trial_add(None, earlier)
+            for epochs, score in scores.items():
+                seen = {TRAINING_ITERATION: epochs, SCORE: score}
+                self.judge.on_trial_result(None, earlier, seen)
+        return is_set
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A bundle: its members are made known to the judge."""
@@ -153,18 +169,31 @@ class MemberScheduler(FIFOScheduler):  # type: ignore[misc]
             self.judge.on_trial_add(tune_controller, _Member(str(member["number"])))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Judge each member that is running; the bundle itself goes on."""
+        """Judge the members; the bundle itself goes on."""
+        self._judge(tune_controller, trial, result["members"])
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """The last epoch of a bundle, which `on_trial_result` is not told."""
+        if result.get(DONE):
+            self._judge(tune_controller, trial, result["members"])
+
+    def _judge(self, tune_controller: Any, trial: Any, members: list[dict[str, Any]]) -> None:
+        """Tell the judge what Tune would tell it of each member; note those that are to stop."""
         values = {member["number"]: member["values"] for member in trial.config["members"]}
         stopped = []
-        for member in result["members"]:
-            number = member["number"]
-            if member["state"] != "running" or values[number] in self.spared:
-                continue
+        for member in members:
+            number, judged = member["number"], _Member(str(member["number"]))
             seen = {TRAINING_ITERATION: member["epochs"], SCORE: member[SCORE]}
-            decision = self.judge.on_trial_result(tune_controller, _Member(str(number)), seen)
-            if decision == TrialScheduler.STOP:
+            if member["state"] == "failed":
+                self.judge.on_trial_error(tune_controller, judged)
+            elif member["state"] != "running":
+                self.judge.on_trial_complete(tune_controller, judged, seen)
+            elif (
+                self.judge.on_trial_result(tune_controller, judged, seen) == TrialScheduler.STOP
+                and values[number] not in self.spared
+            ):
                 stopped.append(number)
         if stopped:
             # Before the next epoch starts, so that the same seed stops the same trials.
             ray.get(self.verdicts.stop.remote(stopped))
-        return str(TrialScheduler.CONTINUE)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from langalign.errors import LangAlignError
 
-__all__ = ["Monitor", "Progress", "start_monitor", "watching"]
+__all__ = ["Monitor", "Progress", "drivers_node", "start_monitor", "watching"]
 
 POLL_INTERVAL_S = 0.25
 
@@ -58,14 +59,17 @@ class Monitor:
         return error
 
 
+def drivers_node() -> NodeAffinitySchedulingStrategy:
+    """The place of an actor that is to outlive worker nodes: where the driver runs."""
+    here = ray.get_runtime_context().get_node_id()
+    return NodeAffinitySchedulingStrategy(node_id=here, soft=False)
+
+
 def start_monitor() -> Any:
-    """Start the actor on the driver's node, where it outlives worker nodes."""
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        node_id=ray.get_runtime_context().get_node_id(), soft=False
-    )
+    """Start the actor on the driver's node."""
     return (
         ray.remote(num_cpus=0, max_concurrency=4)(Monitor)
-        .options(scheduling_strategy=here)
+        .options(scheduling_strategy=drivers_node())
         .remote()
     )
 

@@ -22,7 +22,17 @@ from langalign.searchspace import pipeline_values
 from langalign.stacking import TrialStack
 from langalign.trials import AlignerShape, TrialOptions, TrialReport
 
-__all__ = ["TrialGroup", "TrialState", "assigned_device", "fetched", "fit_seeds", "trial_options"]
+__all__ = [
+    "TrialGroup",
+    "TrialState",
+    "assigned_device",
+    "fetched",
+    "fit_seeds",
+    "reason_of",
+    "trial_options",
+]
+
+REASON_LINES = 3  # pydantic names the key and the rule in the second and third
 
 
 @dataclass
@@ -130,22 +140,33 @@ def fit_seeds(
     Runs as a Ray task; `arrays` holds references.
 
     Raises:
-        TrainingError: a seed's loss is not finite.
+        TrainingError: a seed's loss is not finite, or memory ends.
     """
-    group = TrialGroup(
-        {0: values},
-        seeds,
-        pipeline=pipeline,
-        arrays=fetched(arrays),
-        device=assigned_device(),
-        probe_epochs=0,
-    )
-    while group.live:
-        group.step()
+    data = fetched(arrays)
+    try:
+        group = TrialGroup(
+            {0: values},
+            seeds,
+            pipeline=pipeline,
+            arrays=data,
+            device=assigned_device(),
+            probe_epochs=0,
+        )
+        while group.live:
+            group.step()
+    except (MemoryError, RuntimeError) as error:
+        # torch raises RuntimeError where memory ends.
+        raise TrainingError(reason_of(error)) from error
     state = group.states[0]
     if state.failure:
         raise TrainingError(state.failure)
     return [state.scores[seed] for seed in seeds]
+
+
+def reason_of(error: Exception) -> str:
+    """An error of training as one line."""
+    name, lines = type(error).__name__, str(error).splitlines()[:REASON_LINES]
+    return f"{name}: {' '.join(' '.join(lines).split())}" if lines else name
 
 
 def fetched(arrays: Mapping[str, Any]) -> dict[str, TrialArrays]:

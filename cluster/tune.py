@@ -4,7 +4,7 @@ Embeddings go into the object store once and every trial reads them there. Tune 
 values of a few trials at a time and trains those in one process as one stack; as many such bundles
 run as the cluster's free resources hold (more when nodes join), and poor trials are stopped. The
 study on storage is what a second run goes on from. The best values are then compared with the
-paper's defaults on fresh seeds, trained by the pipeline and published.
+config's own on fresh seeds, trained by the pipeline and published.
 """
 
 import os
@@ -12,6 +12,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,33 +23,34 @@ from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from rich.console import Console
+from rich.markup import escape
 
 from cluster import session
-from cluster.arrays import load_arrays
+from cluster.arrays import TrialArrays, load_arrays
 from cluster.bundle import MemberScheduler, TrialBundle
+from cluster.confirm import measure_gain
 from cluster.display import Display
-from cluster.monitor import Progress
+from cluster.monitor import drivers_node
 from cluster.pipeline import Pipeline
 from cluster.prepare import RunData
 from cluster.study import SCORE, StudyFile, StudySearch, is_spent
-from cluster.trial import fit_seeds
 from cluster.verdicts import Verdicts
+from cluster.watch import TakenStopper, Watch
 from langalign.config import PipelineConfig
-from langalign.errors import TrainingError
-from langalign.outputs import digest_of
+from langalign.errors import IntegrityError, TrainingError
+from langalign.outputs import StepOutput, digest_of
 from langalign.report import dump_json
 from langalign.searchspace import SweepConfig, paper_points, pipeline_values, suggest
 from langalign.stacked_steps import PROBE_EPOCHS
 from langalign.storage import Storage
-from langalign.sweepreport import sweep_tables, trials_table, write_sweep_report
-from langalign.sweepresult import Gain, completed, read_sweep, top_trials
+from langalign.sweepreport import sweep_tables, write_sweep_report
+from langalign.sweepresult import Gain, read_sweep
 
 __all__ = ["Sweep"]
 
-# Seeds of the comparison with the defaults start here, away from those that chose.
-FRESH_SEEDS = 1000
-LEADING = 8  # rows of the table while a search runs
-# No result files, and nothing of Tune's on the terminal: `_Watch` shows what there is.
+# What the embeddings of a trial are read from; those of test rows are not.
+READ_SETS = ("train", "source", "target")
+# No result files, and nothing of Tune's on the terminal: `Watch` shows what there is.
 TUNE_VARIABLES = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
 
 
@@ -78,15 +80,20 @@ class Sweep:
             address = self.config.cluster.address
             stack.enter_context(session.checked_session(address, self.storage, self.display))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            data, prefixes, arrays = self._embedded()
             file = StudyFile(self.storage, f"{self.folder}/study.journal", self.config.name, folder)
-            data, arrays = self._embedded()
-            file.claim(self._identity(data))
+            file.claim(self._identity(data, prefixes))
             self._searched(file, arrays, folder)
             best = self._best(file)
-            gain = self._gain(best, arrays)
-            summary = self._summary(file, best, gain)
+            gain, notes = self._compared(best, arrays)
+            if lost := len(file.lost()):
+                notes.append(
+                    f"{lost} trials were lost with their process; run again to repeat them"
+                )
+            summary = self._summary(file, best, gain) | {"notes": notes}
             if self.config.publish:
-                summary |= self._published(best)
+                published = self._published(best)
+                summary |= published | {"notes": notes + published["notes"]}
             summary["seconds"] = round(time.monotonic() - start, 3)
             self._report(file, gain, summary)
         return summary
@@ -104,7 +111,15 @@ class Sweep:
         `arrays` holds a reference to TrialArrays for each pooling, `folder` is a temporary one.
         """
         options, space, aligner = self.config.sweep, self.config.space, self.pipeline.aligner
-        verdicts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Verdicts).remote()
+        verdicts = (
+            ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Verdicts)
+            .options(scheduling_strategy=drivers_node())
+            .remote()
+        )
+
+        def note_ended(numbers: Iterable[int]) -> None:
+            ray.get(verdicts.finish.remote(numbers))
+
         bundle = tune.with_parameters(
             TrialBundle,
             arrays=arrays,
@@ -123,6 +138,7 @@ class Sweep:
             seed=self.config.seed,
             trials=trials,
             size=size,
+            on_end=note_ended,
         )
         # Tune's own files stay on this machine for the time of the run: they are pickles, and
         # the study holds all that the next run needs.
@@ -134,7 +150,7 @@ class Sweep:
                 metric=SCORE,
                 mode="max",
                 search_alg=search,
-                scheduler=self._scheduler(verdicts),
+                scheduler=self._scheduler(verdicts, file),
                 # At most: the search says when all have been drawn.
                 num_samples=trials,
                 max_concurrent_trials=(options.max_concurrent or 0) // size or None,
@@ -146,25 +162,43 @@ class Sweep:
                 failure_config=tune.FailureConfig(max_failures=options.max_failures),
                 # A trial takes seconds to minutes; one that is disturbed starts again.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_Watch(file, self.display, options.trials)],
+                callbacks=[Watch(file, self.display, options.trials)],
+                stop=TakenStopper(file),
                 verbose=0,
             ),
         ).fit()
+        # What could not be stored meanwhile, or the reason why this run had to end.
+        file.keep()
 
-    def _embedded(self) -> tuple[RunData, dict[str, Any]]:
-        """The data of the run, and a reference to its arrays for each pooling."""
-        load = ray.remote(num_cpus=0)(load_arrays)
+    def _embedded(self) -> tuple[RunData, dict[str, dict[str, str]], dict[str, Any]]:
+        """The data of the run, and for each pooling prefixes and a reference to the arrays.
+
+        Raises:
+            IntegrityError: a stored embedding was altered; it is made anew by the next run.
+        """
+        load = ray.remote(num_cpus=0, num_returns=2)(_load_arrays)
         arrays: dict[str, Any] = {}
+        read: dict[str, dict[str, str]] = {}
         for pooling in self.config.space.pooling or [self.config.encoder.pooling]:
             values = pipeline_values(self.pipeline, {"encoder.pooling": pooling})
             pipeline = Pipeline(PipelineConfig.model_validate(values), self.storage, self.console)
             data, prefixes = pipeline.embedded()
-            with session.without_ray_wrapping():
-                arrays[pooling] = load.remote(self.storage, data, prefixes)
-                ray.wait([arrays[pooling]], fetch_local=False)
-        return data, arrays
+            read[pooling] = {name: prefixes[name] for name in READ_SETS}
+            arrays[pooling], is_read = load.remote(self.storage, data, prefixes)
+            try:
+                with session.without_ray_wrapping():
+                    ray.get(is_read)
+            except IntegrityError as error:
+                if error.folder is None:
+                    raise
+                StepOutput(self.storage, error.folder).discard()
+                raise IntegrityError(
+                    f"{error}; it is thrown away: run the same command again, which makes it anew"
+                ) from error
+        return data, read, arrays
 
-    def _identity(self, data: RunData) -> dict[str, str]:
+    def _identity(self, data: RunData, prefixes: dict[str, dict[str, str]]) -> dict[str, str]:
+        """What the trials depend on, by the word that a refusal has for it."""
         rows = {role: prepared.summary.digest for role, prepared in data.roles.items()}
         rows.pop("test")
         rest = self.pipeline.model_dump(include={"task", "encoder", "tune", "aligner", "head"})
@@ -174,11 +208,14 @@ class Sweep:
             "data": digest_of(rows),
             "settings": settings,
             "space": digest_of(self.config.space.model_dump()),
+            "held-out rows": digest_of(self.pipeline.data.validation_fraction),
+            # Named by digests over texts, encoder weights and the rule of embedding.
+            "embeddings": digest_of(prefixes),
         }
 
     def _searched(self, file: StudyFile, arrays: dict[str, Any], folder: Path) -> None:
         options = self.config.sweep
-        points = file.interrupted()
+        points = file.to_repeat()
         done = file.spent()
         if not done and not points:
             points = paper_points(self.config.space, self.pipeline)
@@ -188,13 +225,15 @@ class Sweep:
             return
         with self.display.step("search") as line:
             self.search(file, arrays, folder, points, options.trials - done)
+            lost = len(file.lost())
             counts = [f"{done} from before"] if done else []
+            counts += [f"{lost} lost with their process"] if lost else []
             line.say(", ".join([f"{file.spent()} trials", *counts]))
-        if file.spent() < options.trials:
+        if file.spent() + lost < options.trials:
             sweep_tables(read_sweep(file.study), self.console)
             raise KeyboardInterrupt
 
-    def _scheduler(self, verdicts: Any) -> Any:
+    def _scheduler(self, verdicts: Any, file: StudyFile) -> Any:
         options = self.config.sweep
         if options.scheduler == "none":
             return FIFOScheduler()
@@ -204,7 +243,8 @@ class Sweep:
             grace_period=min(options.grace_epochs, longest),
             reduction_factor=options.reduction_factor,
         )
-        return MemberScheduler(asha, verdicts, paper_points(self.config.space, self.pipeline))
+        spared = paper_points(self.config.space, self.pipeline)
+        return MemberScheduler(asha, verdicts, spared, file.curves())
 
     def _best(self, file: StudyFile) -> FrozenTrial:
         trials = file.study.get_trials(deepcopy=False)
@@ -217,27 +257,21 @@ class Sweep:
             )
         return max(complete, key=lambda t: (t.value or 0.0, -t.number))
 
-    def _gain(self, best: FrozenTrial, arrays: dict[str, Any]) -> Gain | None:
-        """The best and the paper's defaults on fresh seeds."""
+    def _compared(self, best: FrozenTrial, arrays: dict[str, Any]) -> tuple[Gain | None, list[str]]:
+        """The gain of the best over the config's own values, and notes: why there is none."""
         count = self.config.sweep.confirm_seeds
         if not count:
-            return None
-        # The paper's point of the kind that the config names, by the config's own values.
-        paper: dict[str, Any] = {"aligner.kind": self.pipeline.aligner.kind}
-        options = self.config.sweep
-        fit = ray.remote(num_cpus=options.cpus_per_stack, num_gpus=options.gpus_per_stack)(
-            fit_seeds
-        )
-        seeds = [self.config.seed + FRESH_SEEDS + i for i in range(count)]
-        with self.display.step("confirm") as line, session.without_ray_wrapping():
-            tuned, default = ray.get(
-                [
-                    fit.remote(values, seeds, arrays=arrays, pipeline=self.pipeline)
-                    for values in (best.params, paper)
-                ]
-            )
-            line.say(f"the best and the paper's defaults on {count} fresh seeds")
-        return Gain(tuple(tuned), tuple(default))
+            return None, []
+        with self.display.step("confirm") as line:
+            try:
+                gain = measure_gain(self.config, best.params, arrays)
+            except TrainingError as error:
+                # It says how good the best is; the best is published all the same.
+                note = f"gain: not measured, because of {error}"
+                line.say(escape(note))
+                return None, [note]
+            line.say(f"the best and the config's own values on {count} fresh seeds")
+        return gain, []
 
     def _published(self, best: FrozenTrial) -> dict[str, Any]:
         """Train the best values by the whole pipeline; what its summary says of the model."""
@@ -285,6 +319,13 @@ class Sweep:
         self.written = [self.storage.uri(k) for k in [key, f"{self.folder}/study.journal", *keys]]
 
 
+def _load_arrays(
+    storage: Storage, data: RunData, prefixes: dict[str, str]
+) -> tuple[TrialArrays, None]:
+    """As `load_arrays`; to get the second result costs nothing, and raises what that raised."""
+    return load_arrays(storage, data, prefixes), None
+
+
 def _carry_no_keys() -> None:
     """Tune would put AWS keys into trials' runtime environments, which Ray's agent logs in clear.
 
@@ -292,38 +333,3 @@ def _carry_no_keys() -> None:
     """
     carried = class_cache.ENV_VARS_TO_PROPAGATE
     carried.difference_update({name for name in carried if name.startswith("AWS_")})
-
-
-class _Watch(tune.Callback):  # type: ignore[misc]
-    """Shows trials done of all, the time that is left, and a table of the best so far."""
-
-    def __init__(self, file: StudyFile, display: Display, trials: int) -> None:
-        self.file = file
-        self.display = display
-        self.trials = trials
-        self.before = file.spent()
-        self.start = time.monotonic()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune writes its callbacks beside its state, and a terminal cannot be written.
-        return {}
-
-    def on_trial_result(self, *_: Any, **__: Any) -> None:
-        """After an epoch of a trial."""
-        self._show()
-
-    def on_trial_complete(self, *_: Any, **__: Any) -> None:
-        """After a trial."""
-        self._show()
-
-    def _show(self) -> None:
-        trials = self.file.study.get_trials(deepcopy=False)
-        done = sum(map(is_spent, trials))
-        score = max((trial.value or 0.0 for trial in completed(trials)), default=None)
-        best = "no score yet" if score is None else f"best {100 * score:.1f}"
-        left = ""
-        if done > self.before:
-            pace = (time.monotonic() - self.start) / (done - self.before)
-            left = f", about {pace * (self.trials - done):.0f} s left"
-        leading = trials_table("Leading trials", top_trials(trials, LEADING))
-        self.display.show(Progress("trials", done, self.trials, best + left, score), leading)

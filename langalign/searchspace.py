@@ -7,7 +7,7 @@ that have one (Listings 1 and 2), and where `kinds` names some, only for those.
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from langalign.aligners import LEARNED_KINDS, deepest
 from langalign.config import AlignerConfig, AlignerKind, PipelineConfig, Section
@@ -100,8 +100,8 @@ class SpaceConfig(Section):
     learning_rate: FloatRange | None = Field(
         FloatRange(low=1e-5, high=1e-2, log=True), description="{low, high, log}: of the aligner"
     )
-    hidden: list[int] | None = Field(None, description="widest hidden layers to try")
-    batch_size: list[int] | None = Field(None, description="pairs a step to try")
+    hidden: list[int] | None = Field(None, min_length=1, description="widest hidden layers to try")
+    batch_size: list[int] | None = Field(None, min_length=1, description="pairs a step to try")
     weight_decay: FloatRange | None = Field(None, description="{low, high, log}: of the aligner")
     identity_weight: FloatRange | None = Field(
         None, description="{low, high, log}: weight of identity pairs"
@@ -146,7 +146,9 @@ class SearchConfig(Section):
     )
     max_failures: int = Field(3, ge=0, description="restarts of a trial whose worker died")
     confirm_seeds: int = Field(
-        5, ge=0, description="fresh seeds on which the best is compared with the paper's defaults"
+        5,
+        ge=0,
+        description="fresh seeds on which the best is compared with the config's own values",
     )
 
 
@@ -165,7 +167,26 @@ class SweepConfig(PipelineConfig):
             )
         if self.stop_after is not None:
             raise ValueError(f"stop_after={self.stop_after} is for jobs/train.py; leave it unset")
+        for kind in self.space.kind or [self.aligner.kind]:
+            for name in _KEYS:
+                self._check_ends(name, kind)
         return self
+
+    def _check_ends(self, name: str, kind: AlignerKind) -> None:
+        """Raise ValueError where an end of a range, or a choice, breaks the rule of its key."""
+        domain = getattr(self.space, name)
+        if name in ("kind", "pooling") or domain is None or not _applies(name, domain, kind):
+            return
+        key = _KEYS[name]
+        for end in domain if isinstance(domain, list) else (domain.low, domain.high):
+            values = pipeline_values(self, {"aligner.kind": kind, key: end})
+            try:
+                PipelineConfig.model_validate(values)
+            except ValidationError as error:
+                rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(
+                    f"space.{name} holds {end}, which {key} cannot be: {rule}"
+                ) from None
 
 
 def suggest(trial: Asker, space: SpaceConfig, aligner: AlignerConfig) -> dict[str, Any]:
@@ -184,9 +205,10 @@ def suggest(trial: Asker, space: SpaceConfig, aligner: AlignerConfig) -> dict[st
 
 
 def paper_points(space: SpaceConfig, config: PipelineConfig) -> list[dict[str, Any]]:
-    """The defaults as first trials, one for each kind: a sweep cannot end below them.
+    """The config's own values as first trials, one for each kind: the paper's where none is set.
 
-    A default outside its range is moved to the nearest end.
+    No sweep ends below these trials. A value outside its range is moved to the nearest end, so
+    that a sweep may end below the value itself.
     """
     kinds = space.kind or [config.aligner.kind]
     return [suggest(_Defaults(kind, config), space, config.aligner) for kind in kinds]
@@ -238,7 +260,7 @@ def _applies(name: str, domain: Any, kind: str) -> bool:
 
 
 class _Defaults:
-    """An Asker that answers with the paper's values, or the config's where it has them."""
+    """An Asker that answers with the config's values, or the paper's where it has none."""
 
     def __init__(self, kind: str, config: PipelineConfig) -> None:
         self.kind = kind

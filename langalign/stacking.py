@@ -6,9 +6,10 @@ Aligners of one shape are computed as one, and so are all heads, which have the 
 their aligners are.
 
 While a trial's aligner trains it has no head. The score of such an epoch is a probe's: a new head
-with the trial's own options, but trained for 3 epochs on 2,048 English rows through the aligner as
-it stands. It costs an eighth (fc) to a quarter (ae) of an epoch over 2,000 pairs, and lets a
-scheduler compare trials from the first epoch on. A ridge classifier is cheaper, but told little
+with the trial's own options, but trained for `probe_epochs` on 2,048 English rows through the
+aligner as it stands: 3 where a scheduler compares trials, 1 where none does, and 0 for no probe at
+all. Three cost an eighth (fc) to a quarter (ae) of an epoch over 2,000 pairs, and let a scheduler
+compare trials from the first epoch on. A ridge classifier is cheaper, but told little
 about the final order of trials on SIB-200: it does not mind how an aligner scales its outputs, and
 a head does. The squared error on held-out pairs ordered trials the wrong way round on SST-2.
 

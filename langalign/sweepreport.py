@@ -113,9 +113,8 @@ def _trials(title: str, trials: Sequence[FrozenTrial], columns: Sequence[str]) -
     """One row a trial. Parameters without a column of their own share one: a terminal is narrow."""
     rows = []
     for trial in trials:
-        seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration is not None else MISSING
-        score, epochs = _points(score_of(trial)), str(len(trial.intermediate_values) or MISSING)
-        row = [str(trial.number), score, epochs, trial.state.name.lower(), seconds]
+        score, state = _points(score_of(trial)), trial.state.name.lower()
+        row = [str(trial.number), score, _epochs(trial), state, _seconds(trial)]
         row += [_short(trial.params.get(name, MISSING)) for name in columns]
         # The aligner's keys are nearly all of them.
         pairs = {name.removeprefix("aligner."): v for name, v in sorted(trial.params.items())}
@@ -155,17 +154,18 @@ def _importance(sweep: SweepResult) -> _Section:
 
 
 def _gain(gain: Gain | None) -> _Section:
-    title = "Gain over the paper's defaults"
+    title = "Gain over the config's own values"
     if gain is None:
         return _Section(title, note="not measured")
     interval = " to ".join(f"{100 * end:+.2f}" for end in gain.interval or ())
     rows = [
         ("best parameters", _mean(gain.best)),
-        ("paper's defaults", _mean(gain.defaults)),
+        ("config's own values", _mean(gain.defaults)),
         ("gain", f"{100 * gain.difference:+.2f}"),
         (f"{CONFIDENCE:.0%} interval", interval or "needs 2 seeds"),
     ]
-    note = f"Paired over {len(gain.best)} seed(s). "
+    note = "Where the config sets no value, its own is the paper's. "
+    note += f"Paired over {len(gain.best)} seed(s). "
     if gain.interval and gain.interval[0] <= 0 <= gain.interval[1]:
         note += "The interval holds 0: this may be chance. "
     note += "The same held-out rows chose the best parameters, which flatters them."
@@ -193,6 +193,19 @@ def _best(sweep: SweepResult) -> _Section:
     pairs = (f"{name}={_exact(value)}" for name, value in sorted(done[0].params.items()))
     score = _points(score_of(done[0]))
     return _Section("Best", note=f"trial {done[0].number}, {score} points: {shlex.join(pairs)}")
+
+
+def _epochs(trial: FrozenTrial) -> str:
+    """Epochs trained; of a trial that has not ended those it has reported."""
+    return str(trial.user_attrs.get("epochs", len(trial.intermediate_values)) or MISSING)
+
+
+def _seconds(trial: FrozenTrial) -> str:
+    """Its share of its stack's training, else the time since it was drawn."""
+    seconds = trial.user_attrs.get("seconds")
+    if seconds is None and trial.duration is not None:
+        seconds = trial.duration.total_seconds()
+    return MISSING if seconds is None else f"{seconds:.1f}"
 
 
 def _points(score: float | None) -> str:

@@ -31,7 +31,7 @@ MIN_TRIALS = 8  # with fewer, the forest of fANOVA fits noise
 
 @dataclass(frozen=True)
 class Gain:
-    """Scores of the best parameters and of the paper's defaults, paired: one seed at each place.
+    """Scores of the best parameters and of the config's own, paired: one seed at each place.
 
     Raises:
         ValueError: the two differ in length, or are empty.

@@ -1,14 +1,17 @@
 """The sweep as a submitted job on three nodes with token authentication, under faults.
 
 The nodes are `ray start` processes of this machine and share nothing but a real S3 server. The
-driver is killed, the job submitted again, and then a worker node killed.
+driver is killed, the job submitted again, and then a worker node killed. The first of the two jobs
+brings the project along and sees none that is installed.
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +36,13 @@ pytestmark = pytest.mark.slow
 TRIALS = 8
 JOURNAL = "runs/submitted/sweep/study.journal"
 JOB_LIMIT_S = 300.0
+PACKAGES = ("cluster", "jobs", "langalign")
+# Python runs it at every start, after the hook of an editable installation was put in place.
+HIDING = """\
+import sys
+
+sys.meta_path[:] = [f for f in sys.meta_path if "__editable___langalign" not in str(f)]
+"""
 
 
 @dataclass
@@ -57,15 +67,31 @@ class Nodes:
         """SIGKILL one worker node with all of its processes."""
         _kill(self.running.pop())
 
+    def kill_driver(self) -> None:
+        """SIGKILL the process that runs jobs/sweep.py."""
+        own = {
+            process.pid
+            for node in self.running
+            for process in psutil.Process(node.pid).children(recursive=True)
+        }
+        drivers = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if process.pid in own and (process.info["cmdline"] or [])[1:2] == ["jobs/sweep.py"]
+        ]
+        assert drivers
+        for driver in drivers:
+            driver.kill()
+
     def close(self) -> None:
         """SIGKILL what runs."""
         while self.running:
             _kill(self.running.pop())
 
-    def submit(self, *arguments: str) -> subprocess.Popen[str]:
-        """`ray job submit -- python jobs/sweep.py ARGUMENTS`, as the README has it."""
+    def submit(self, *arguments: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """`ray job submit OPTIONS -- python jobs/sweep.py ARGUMENTS`, as the README has it."""
         address = f"http://127.0.0.1:{self.dashboard}"
-        command = [_ray(), "job", "submit", f"--address={address}", "--"]
+        command = [_ray(), "job", "submit", f"--address={address}", *options, "--"]
         return subprocess.Popen(
             [*command, "python", "jobs/sweep.py", *arguments],
             env=self.environment,
@@ -120,9 +146,9 @@ def test_a_submitted_sweep_ends_with_a_model_whatever_is_killed_on_the_way(
     arguments = ["--config", str(inputs), f"storage={storage.root}", "name=submitted"]
     arguments += [f"sweep.trials={TRIALS}", "sweep.stack=2", "sweep.confirm_seeds=2"]
 
-    first = nodes.submit(*arguments)
+    first = nodes.submit(*arguments, options=copied_project(tmp_path))
     wait_for(lambda: finished(storage, tmp_path) >= 1, "a finished trial", limit_s=JOB_LIMIT_S)
-    kill_driver()
+    nodes.kill_driver()
     said, _ = first.communicate(timeout=60)
     assert first.returncode == 1, said
     before = finished(storage, tmp_path)
@@ -150,16 +176,20 @@ def finished(storage: Storage, folder: Path) -> int:
     return sum(map(is_spent, optuna.load_study(study_name=name, storage=journal).get_trials()))
 
 
-def kill_driver() -> None:
-    """SIGKILL the process that runs jobs/sweep.py."""
-    drivers = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [])[1:2] == ["jobs/sweep.py"]
-    ]
-    assert drivers
-    for driver in drivers:
-        driver.kill()
+def copied_project(folder: Path) -> list[str]:
+    """Options of a job that has the packages from a copy, and no other way to find them."""
+    for package in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, folder / "project" / package, ignore=ignored)
+    hiding = folder / "hiding"
+    hiding.mkdir()
+    (hiding / "sitecustomize.py").write_text(HIDING)
+    path = {"PYTHONPATH": str(hiding)}
+    look = [sys.executable, "-c", "import langalign"]
+    found = subprocess.run(look, env=os.environ | path, cwd=folder, capture_output=True)
+    assert b"ModuleNotFoundError" in found.stderr, "the project is installed some other way"
+    environment = json.dumps({"env_vars": path})
+    return [f"--working-dir={folder / 'project'}", f"--runtime-env-json={environment}"]
 
 
 def _ray() -> str:

@@ -88,11 +88,31 @@ def test_a_trials_values_make_a_pipeline_without_the_configured_kinds_shape() ->
         ("space.kind=[fx]", "space.kind"),
         ("head.train=[head, aligner]", "frozen embeddings"),
         ("stop_after=embed", "stop_after"),
+        ("space.dropout={low: 0, high: 6}", r"space.dropout holds 6.0, which aligner.dropout cann"),
+        ("space.learning_rate={low: 0, high: 1}", "space.learning_rate holds 0.0, .* greater than"),
+        ("space.identity_weight={low: 0, high: 1}", "space.identity_weight holds 0.0"),
+        ("space.head_learning_rate={low: 0, high: 1}", "which head.learning_rate cannot be"),
+        ("space.hidden=[64, 4]", "space.hidden holds 4, .* greater than or equal to 8"),
+        ("space.batch_size=[16, 0]", "space.batch_size holds 0, .* greater than 0"),
+        ("space.batch_size=[]", "space.batch_size=.*at least 1 item"),
     ],
 )
 def test_a_bad_space_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         sweep(override)
+
+
+def test_values_have_to_fit_the_cluster_too() -> None:
+    sweep("space.batch_size=[16, 32]", "cluster.workers=2")
+    with pytest.raises(ConfigError, match=r"space.batch_size holds 15, .* cluster.workers=2"):
+        sweep("space.batch_size=[16, 15]", "cluster.workers=2")
+
+
+def test_a_range_is_held_to_the_kinds_that_draw_from_it() -> None:
+    beyond = "space.dropout={low: 0, high: 6}"
+    assert sweep("space.kind=[ae]", beyond).space.dropout
+    with pytest.raises(ConfigError, match=r"space.dropout holds 6.0"):
+        sweep("space.kind=[ae, residual]", beyond)
 
 
 def test_an_empty_space_is_named() -> None:

@@ -116,6 +116,21 @@ def test_equal_reasons_share_a_line_and_a_missing_one_is_said() -> None:
     assert "Best: no trial was completed" in text
 
 
+def test_epochs_and_seconds_are_those_of_training() -> None:
+    study = new_study()
+    for attributes in ({"epochs": 3, "seconds": 1.5}, {}):
+        trial = study.ask()
+        trial.report(0.4, 1)
+        trial.report(0.5, 2)
+        for name, value in attributes.items():
+            trial.set_user_attr(name, value)
+        study.tell(trial, 0.6)
+    rows = Page(html_page(read_sweep(study), {"run": "demo"}, {})).rows
+    numbered = {row[0]: row for row in rows if row[0].isdigit()}
+    assert numbered["0"][2::2] == ["3", "1.5"]
+    assert numbered["1"][2] == "2"
+
+
 def test_a_narrow_console_loses_no_value() -> None:
     study = searched(3)
     joined = "".join(printed(read_sweep(study), width=60).split())
