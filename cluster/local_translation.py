@@ -1,6 +1,7 @@
 """Rows translated by a local model: fine-tuned on the pairs by Ray Train, applied by Ray Data."""
 
 import io
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -21,19 +22,21 @@ from cluster.embed import (
     default_actors,
     prepare_ray_data,
 )
+from cluster.plan import fit_options
 from cluster.prepare import DEMO
 from cluster.session import without_ray_wrapping
 from cluster.text_units import TextPart
 from cluster.texts import read_texts
 from cluster.units import Part
 from cluster.work import Unit, UnitWork
+from langalign.benchmarkconfig import LocalConfig
 from langalign.embeddings import part_name
 from langalign.loop import FitOptions
 from langalign.outputs import StepOutput, digest_of
-from langalign.seq2seq import Seq2SeqTranslator, fit_translator
+from langalign.seq2seq import Seq2SeqTranslator, fit_translator, model_digest
 from langalign.storage import Storage
 
-__all__ = ["TranslatorUnit", "translate_rows", "translated_set"]
+__all__ = ["TranslatorUnit", "local_unit", "translate_rows", "translated_set"]
 
 FOLDER = "translator"
 
@@ -42,11 +45,15 @@ FOLDER = "translator"
 class TranslatorUnit(Unit):
     """Fine-tune a sequence-to-sequence model on pairs, given as their two sides.
 
-    `model` is a folder or hub name; with `demo`, a tiny one over the tokenizer of `rule`.
+    `model` is a folder or hub name; with `demo`, a tiny one over the tokenizer of `rule`. `start`
+    is a digest of its weights, taken where the work is planned: of what a name means elsewhere
+    nothing is known.
     """
 
     model: str
-    rule: EncoderRule
+    revision: str | None
+    start: str
+    rule: EncoderRule | None
     source: TextPart
     target: TextPart
     prefix: str
@@ -65,10 +72,9 @@ class TranslatorUnit(Unit):
         return f"translator on {len(self.source.split.ids('all')):,} pairs"
 
     def identity(self) -> list[Any]:
-        """Model and texts, and every option."""
-        start = self.rule.digest() if self.model == DEMO else self.model
+        """Weights and texts, and every option."""
         sides = [self.source.identity(), self.target.identity()]
-        return [start, *sides, self.prefix, self.max_length, asdict(self.options)]
+        return [self.start, *sides, self.prefix, self.max_length, asdict(self.options)]
 
     def run(self, work: UnitWork) -> None:
         """Train; leaves the model."""
@@ -95,8 +101,8 @@ class TranslatorUnit(Unit):
 
     def _load(self, storage: Storage) -> Seq2SeqTranslator:
         options = {"prefix": self.prefix, "max_length": self.max_length}
-        if self.model != DEMO:
-            return Seq2SeqTranslator.load(self.model, **options)
+        if self.rule is None:
+            return Seq2SeqTranslator.load(self.model, revision=self.revision, **options)
         folder = StepOutput(storage, self.rule.prefix).fetch() / ENCODER_FOLDER
         return Seq2SeqTranslator.tiny(folder, seed=self.options.seed, **options)
 
@@ -107,6 +113,33 @@ class TranslatorUnit(Unit):
             rows = read_texts(work.storage, side.texts, side.split.share(part, work.worker))
             sides.append([*rows.texts, *(text for text in rows.pairs if text is not None)])
         return list(zip(*sides, strict=True))
+
+
+def local_unit(
+    own: LocalConfig,
+    rule: EncoderRule | None,
+    sides: tuple[TextPart, TextPart],
+    *,
+    language: str,
+    seed: int,
+) -> TranslatorUnit:
+    """The translator that `own` says, of (source, target) texts.
+
+    `rule` is the encoder whose tokenizer the tiny model takes; `language` stands in the prefix.
+    """
+    tiny_rule = rule if own.model == DEMO else None
+    source, target = sides
+    return TranslatorUnit(
+        model=own.model,
+        revision=own.revision,
+        start=tiny_rule.digest() if tiny_rule else model_digest(own.model, own.revision),
+        rule=tiny_rule,
+        source=source,
+        target=target,
+        prefix=own.prefix.replace("{language}", language),
+        max_length=own.max_length,
+        options=fit_options(own, seed),
+    )
 
 
 def translate_rows(
@@ -130,6 +163,7 @@ def translate_rows(
     if output.is_done():
         return
     items = [{"key": key, "name": part_name(shard)} for shard, key in enumerate(texts.shards)]
+    start = time.monotonic()
     connect()
     prepare_ray_data()
     actors = default_actors(gpus_per_actor=gpus_per_actor, cpus_per_actor=cpus_per_actor)
@@ -146,7 +180,8 @@ def translate_rows(
             records[row["name"]] = {"sha256": row["sha256"], "size_bytes": row["size_bytes"]}
             if on_shard:
                 on_shard(len(records), len(items))
-    output.finish(records, {"rows": sum(texts.shard_rows)})
+    seconds = time.monotonic() - start
+    output.finish(records, {"rows": sum(texts.shard_rows), "seconds": seconds})
 
 
 def translated_set(
@@ -161,6 +196,11 @@ def translated_set(
         language=language,
         shards=tuple(output.key(part_name(shard)) for shard in range(len(texts.shards))),
     )
+
+
+def translation_steps(unit: TranslatorUnit, texts: TextSet, storage: Storage) -> tuple[str, str]:
+    """Storage prefixes of the two steps behind `translated_set`: training, and translating."""
+    return unit.output(storage).prefix, _output(unit, texts, storage).prefix
 
 
 def _output(unit: TranslatorUnit, texts: TextSet, storage: Storage) -> StepOutput:

@@ -3,7 +3,9 @@
 import io
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -12,14 +14,15 @@ from rich.console import Console
 
 from cluster.display import Display
 from cluster.monitor import Progress
-from cluster.prepare import materialised
+from cluster.prepare import DEMO, materialised
+from cluster.translate_local import LocalTranslation, text_columns
 from langalign import counterpart
 from langalign.data import read_labelled
 from langalign.errors import ConfigError
 from langalign.llm import ChatOptions, ChatTranslator
 from langalign.report import dump_json
 from langalign.storage import Storage
-from langalign.tasks import build_task
+from langalign.tasks import Task, build_task
 from langalign.translateconfig import TranslateConfig
 from langalign.translation import (
     DictionaryTranslator,
@@ -41,6 +44,7 @@ class Translation:
         self.config = config
         self.storage = storage
         self.display = Display(console)
+        self.task: Task = build_task(**config.task.model_dump())
         self.folder = f"runs/{config.name}/translate"
         self.written: list[str] = []
 
@@ -49,24 +53,25 @@ class Translation:
 
         Raises:
             ConfigError: a translator that does not go with the language.
-            DataError: the rows cannot be read.
-            TranslationError: a text cannot be translated; what is done is kept.
+            DataError: the rows, or the pairs of a local model, cannot be read.
+            TranslationError: the translator cannot go on; what is done is kept.
+            TrainingError: a local model cannot be trained.
         """
         start = time.monotonic()
         self.storage.check()
         with ExitStack() as stack:
-            translator = self._translator(stack)
+            translate = self._translator(stack)
             with self.display.step("read") as line:
                 rows = self._rows()
                 line.say(f"{len(rows):,} rows")
-            with self.display.step("translate") as line:
-                translated = self._translate(translator, rows)
-                line.say(f"{translated.asked:,} texts now, the others before")
+            translated = translate(rows)
         pairs = self._pairs(rows, translated.texts)
         sink = io.BytesIO()
         pq.write_table(pairs, sink)
         summary = self._summary(translated, len(pairs), time.monotonic() - start)
+        refused = [{"text": text, "reason": why} for text, why in translated.refused.items()]
         files = {"pairs.parquet": sink.getvalue()}
+        files["refused.json"] = dump_json(refused, indent=2).encode()
         files["summary.json"] = dump_json(summary, indent=2).encode()
         for name, data in files.items():
             self.storage.write_bytes(f"{self.folder}/{name}", data)
@@ -75,13 +80,12 @@ class Translation:
 
     def _rows(self) -> pa.Table:
         config = self.config
-        task = build_task(**config.task.model_dump())
         with materialised(
             config.data, "train", config.source_language, config.rows, config.seed
         ) as place:
             batches = read_labelled(
                 place,
-                task,
+                self.task,
                 language=config.source_language,
                 limit=config.rows,
                 sample_seed=config.seed,
@@ -89,36 +93,57 @@ class Translation:
             return pa.Table.from_batches(list(batches))
 
     def _translate(self, translator: Translator, rows: pa.Table) -> TranslationRun:
-        texts = [text for column in _columns(rows) for text in rows[column].to_pylist()]
+        texts = [text for column in text_columns(rows) for text in rows[column].to_pylist()]
 
         def report(done: int, total: int, usage: Usage) -> None:
             spent = self._money(usage)
             text = f"{usage.prompt_tokens + usage.completion_tokens:,} tokens, {spent:.2f} spent"
             self.display.show(Progress("texts", done, total, text))
 
-        return translate_all(
-            translator, texts, self.storage, chunk_texts=self.config.chunk_texts, report=report
-        )
+        with self.display.step("translate") as line:
+            done = translate_all(
+                translator,
+                texts,
+                self.storage,
+                part_texts=self.config.part_texts,
+                refused_share=self.config.translator.refused_share,
+                report=report,
+            )
+            line.say(f"{done.asked:,} texts now, the others before; {len(done.refused):,} refused")
+        return done
 
-    def _pairs(self, rows: pa.Table, translations: list[str]) -> pa.Table:
-        """Columns source, target, label, and source_pair, target_pair for a task on pairs."""
+    def _pairs(self, rows: pa.Table, translations: list[str | None]) -> pa.Table:
+        """Columns source, target, label, and source_pair, target_pair for a task on pairs.
+
+        A row of which a text was refused is left out.
+        """
         count = len(rows)
         table = {}
-        for place, column in enumerate(_columns(rows)):
+        for place, column in enumerate(text_columns(rows)):
             suffix = "_pair" * place
+            made = translations[place * count : (place + 1) * count]
             table[f"source{suffix}"] = rows[column]
-            table[f"target{suffix}"] = pa.array(translations[place * count : (place + 1) * count])
-        return pa.table({**table, "label": rows["label"]})
+            table[f"target{suffix}"] = pa.array(made, pa.string())
+        return pa.table({**table, "label": rows["label"]}).drop_null()
 
-    def _translator(self, stack: ExitStack) -> Translator:
+    def _translator(self, stack: ExitStack) -> Callable[[pa.Table], TranslationRun]:
+        """What translates the rows."""
         config, own = self.config, self.config.translator
+        is_demo = config.target_language == counterpart.COUNTERPART
+        if own.kind == "local":
+            if config.parallel == DEMO and not is_demo:
+                raise ConfigError(
+                    f"target_language={config.target_language}: the demo's pairs are of its own "
+                    f"language, {counterpart.COUNTERPART}; name yours with parallel"
+                )
+            return LocalTranslation(config, self.task, self.storage, self.display).translate
         if own.kind == "dictionary":
-            if config.target_language != counterpart.COUNTERPART:
+            if not is_demo:
                 raise ConfigError(
                     f"target_language={config.target_language}: the dictionary knows only the "
                     f"demo's language, {counterpart.COUNTERPART}; set translator.kind=api"
                 )
-            return DictionaryTranslator()
+            return partial(self._translate, DictionaryTranslator())
         assert own.model is not None  # its config says so
         chat = ChatTranslator(
             ChatOptions(
@@ -135,7 +160,7 @@ class Translation:
             os.environ.get(API_KEY_VARIABLE),
         )
         stack.callback(chat.close)
-        return chat
+        return partial(self._translate, chat)
 
     def _money(self, usage: Usage) -> float:
         own = self.config.translator
@@ -153,14 +178,10 @@ class Translation:
             "models": [],
             "pairs": pairs,
             "texts_asked": translated.asked,
+            "refused": len(translated.refused),
             "calls": usage.calls,
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
             "translating_s": round(usage.seconds, 3),
             "money": round(self._money(usage), 6),
         }
-
-
-def _columns(rows: pa.Table) -> list[str]:
-    """The text columns that the task has."""
-    return ["text"] if rows["text_pair"].null_count == len(rows) else ["text", "text_pair"]

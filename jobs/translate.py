@@ -1,7 +1,8 @@
 """Translate labelled English rows into the pairs that jobs/train.py and jobs/benchmark.py read.
 
-Every text is kept as soon as it is translated, so a job that was stopped goes on and pays for
-nothing twice. The summary says what it took: calls, tokens, hours and money.
+Every text is kept within seconds of its translation, so a job that was stopped goes on and pays for
+nothing twice. The summary says what it took: calls, tokens, hours and money, and how many texts the
+service refused, whose rows are left out.
 """
 
 import sys
@@ -23,6 +24,9 @@ examples:
       translator.prompt_price=10 translator.completion_price=30
   python jobs/translate.py data=train.csv target_language=ko translator.kind=api \\
       translator.url=http://127.0.0.1:8000/v1 translator.model=MODEL     a server of your own
+  python jobs/translate.py data=train.csv target_language=ko language=Korean \\
+      translator.kind=local parallel=pairs.tsv local.model=google/mt5-base \\
+      'local.prefix="Translate into {language}: "' cluster.gpus_per_worker=1
 """
 
 
@@ -40,7 +44,8 @@ def _translate(config: TranslateConfig, console: Console) -> dict[str, Any]:
     translation = Translation(config, storage, console)
     summary = translation.run()
     spent = (
-        f"{summary['pairs']:,} pairs; {summary['calls']:,} calls, "
+        f"{summary['pairs']:,} pairs, {summary['refused']:,} texts refused; "
+        f"{summary['calls']:,} calls, "
         f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens, "
         f"{summary['translating_s'] / 3600:.2f} h, {summary['money']:.2f} in money"
     )

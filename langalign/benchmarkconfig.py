@@ -37,7 +37,9 @@ class CounterpartConfig(Section):
     script: bool = Field(True, description="another script and lexicon; false: English words")
     order: Order = Field("verb_final", description="same, inverted, or verb_final")
     one_to_many: float = Field(0.15, ge=0, le=1, description="share of words with two senses")
-    align_weight: float = Field(0.0, ge=0, description="0: plain masked LM; the paper's: 10")
+    align_weight: float = Field(
+        0.0, ge=0, description="0: plain masked LM; the preset benchmark-align-mlm takes 10"
+    )
 
 
 class AlignStepConfig(Section):
@@ -77,7 +79,10 @@ class LocalConfig(Section):
     model: str = Field(
         "google/mt5-base", description="hub name, local folder, or `demo`: a tiny one"
     )
-    prefix: str = Field("", description="before each text, as `Translate into Korean: `")
+    revision: str | None = Field(None, description="hub commit or tag to pin")
+    prefix: str = Field(
+        "", description="before each text, as `Translate into {language}: `, which is put in"
+    )
     max_length: int = Field(128, ge=8, description="longer texts are cut, in tokens")
     learning_rate: float = Field(1e-5, gt=0, description="AdamW (Table 2)")
     batch_size: int = Field(8, gt=0, description="pairs a step (Table 2)")

@@ -5,6 +5,7 @@ over an encoder's tokenizer, for the demo. Its input is `prefix` and the text (a
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,8 +33,10 @@ from langalign.loop import (
     seed_everything,
     silent,
 )
+from langalign.outputs import digest_of
+from langalign.storage import sha256_file
 
-__all__ = ["Seq2SeqTranslator", "fit_translator"]
+__all__ = ["Seq2SeqTranslator", "fit_translator", "model_digest"]
 
 # Labels at these places do not count; the value is PyTorch's default.
 _IGNORED = -100
@@ -52,15 +55,15 @@ class Seq2SeqTranslator(nn.Module):
         self.max_length = max_length
 
     @classmethod
-    def load(cls, name: str, **options: Any) -> Self:
-        """A folder or hub model; `options` are those of the class.
+    def load(cls, name: str, *, revision: str | None = None, **options: Any) -> Self:
+        """A folder or hub model, at a commit or tag; `options` are those of the class.
 
         Raises:
             TranslationError: it is none, or cannot be reached.
         """
         try:
-            model = AutoModelForSeq2SeqLM.from_pretrained(name)
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForSeq2SeqLM.from_pretrained(name, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise TranslationError(
@@ -110,11 +113,10 @@ class Seq2SeqTranslator(nn.Module):
         inputs = self._tokens([self.prefix + text for text in sources])
         labels = self._tokens(targets)["input_ids"]
         labels = labels.masked_fill(labels == self.tokenizer.pad_token_id, _IGNORED)
-        logits = self.model(**inputs, labels=labels).logits
-        loss = nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="sum"
-        )
-        return loss, (labels != _IGNORED).sum()
+        count = (labels != _IGNORED).sum()
+        # The model's loss is the mean: a second one would hold its logits, a quarter of a million
+        # for each token of mT5, once more.
+        return self.model(**inputs, labels=labels).loss * count, count
 
     @torch.no_grad()
     def translate(self, texts: Sequence[str]) -> list[str]:
@@ -144,6 +146,16 @@ class Seq2SeqTranslator(nn.Module):
             return_tensors="pt",
         )
         return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+
+
+@cache
+def model_digest(name: str, revision: str | None) -> str:
+    """Names the weights of a model: over a folder's files, or a hub name and its revision."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return digest_of(name, revision)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_of({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
 def fit_translator(
@@ -190,7 +202,7 @@ def fit_translator(
     def evaluate() -> float:
         translator.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=worker.device)
-        for chosen in _batches(range(len(held_out)), _GENERATED_ROWS):
+        for chosen in _batches(range(len(held_out)), per_worker(options, worker)):
             total, tokens = loss_of(translator, [held_out[place] for place in chosen])
             sums += torch.stack([total.double(), tokens.double()])
         total_loss, count = all_sum(sums).tolist()

@@ -24,6 +24,7 @@ __all__ = [
     "read_aligned",
     "read_csv",
     "read_jsonl",
+    "read_lines",
     "read_tsv",
 ]
 
@@ -98,6 +99,14 @@ def _chunks(
             columns,
             dict(zip(columns, map(list, values), strict=True)),
         )
+
+
+def read_lines(file: str, path: Path) -> Iterator[tuple[int, str]]:
+    """(number of the line, its text) of every line that is not blank, without its end."""
+    with _opened(file, path) as lines:
+        for number, line in enumerate(_decoded_lines(file, lines), start=1):
+            if line.strip():
+                yield number, line.rstrip("\r\n")
 
 
 def read_csv(file: str, path: Path, pick: PickColumns) -> Iterator[RawRows]:

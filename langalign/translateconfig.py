@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from langalign.config import Section, TaskConfig
+from langalign.benchmarkconfig import LocalConfig
+from langalign.config import ClusterConfig, Section, TaskConfig
 
 __all__ = ["TranslateConfig", "TranslatorConfig"]
 
@@ -16,8 +17,10 @@ TAIL = "Translation:"
 class TranslatorConfig(Section):
     """Who translates. The key of an API is in OPENAI_API_KEY, and is never written anywhere."""
 
-    kind: Literal["dictionary", "api"] = Field(
-        "dictionary", description="dictionary: the demo's own language; api: OpenAI-compatible"
+    kind: Literal["dictionary", "api", "local"] = Field(
+        "dictionary",
+        description="dictionary: the demo's own language; api: OpenAI-compatible; "
+        "local: a model fine-tuned on `parallel`, as `local` says",
     )
     url: str = Field("https://api.openai.com/v1", description="where /chat/completions begins")
     model: str | None = Field(None, description="the service's name of the model")
@@ -28,6 +31,9 @@ class TranslatorConfig(Section):
     requests_per_minute: float | None = Field(None, gt=0, description="calls a minute at most")
     retries: int = Field(6, ge=0, description="calls again where the service is busy or away")
     timeout_s: float = Field(60.0, gt=0, description="seconds for one call")
+    refused_share: float = Field(
+        0.05, ge=0, le=1, description="texts refused for good that are left out; more end the job"
+    )
     prompt_price: float = Field(0.0, ge=0, description="price of a million tokens of input")
     completion_price: float = Field(0.0, ge=0, description="price of a million tokens of output")
 
@@ -52,5 +58,14 @@ class TranslateConfig(Section):
     source_language: str = Field("en", description="language code of the rows")
     target_language: str = Field("xc", description="language code of the translations")
     language: str | None = Field(None, description="its name in the prompt; unset: the code")
-    chunk_texts: int = Field(200, gt=0, description="texts after which the work is kept")
+    part_texts: int = Field(200, gt=0, description="translations in one stored part")
     translator: TranslatorConfig = TranslatorConfig()
+    parallel: str = Field(
+        "demo", description="translated sentences that a local model learns: source, target"
+    )
+    pairs: int | None = Field(None, gt=0, description="use at most this many of them")
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="share of them held out for choosing the epoch"
+    )
+    local: LocalConfig = LocalConfig()
+    cluster: ClusterConfig = ClusterConfig()

@@ -18,7 +18,8 @@ class ChatServer:
     """What the service was asked, and what it is to answer instead of a translation.
 
     `refusals` are (status, headers) of the next calls, the first one first; `answer` replaces the
-    body of every good answer; a text in `broken` is always refused with status 400.
+    body of every good answer; a text in `broken` is always refused with its status. A refusal
+    shows the key that was sent. `cut` are texts whose answers end at a limit of tokens.
     """
 
     url: str = ""
@@ -26,7 +27,8 @@ class ChatServer:
     keys: list[str | None] = field(default_factory=list)
     refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     answer: bytes | None = None
-    broken: set[str] = field(default_factory=set)
+    broken: dict[str, int] = field(default_factory=dict)
+    cut: set[str] = field(default_factory=set)
     at_once: int = 0
     most_at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -38,15 +40,16 @@ class ChatServer:
             self.keys.append(key)
             if self.refusals:
                 status, headers = self.refusals.pop(0)
-                return status, headers, b'{"error": "not now"}'
+                return status, headers, json.dumps({"error": "not now", "sent": key}).encode()
         text = next(m["content"] for m in body["messages"] if m["role"] == "user")
         if text in self.broken:
-            return 400, {}, b'{"error": "this text is not allowed"}'
+            return self.broken[text], {}, b'{"error": "this text is not allowed"}'
         if self.answer is not None:
             return 200, {}, self.answer
         usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS}
         message = {"role": "assistant", "content": f" {Counterpart().translate(text)}\n"}
-        return 200, {}, json.dumps({"choices": [{"message": message}], "usage": usage}).encode()
+        choice = {"message": message, "finish_reason": "length" if text in self.cut else "stop"}
+        return 200, {}, json.dumps({"choices": [choice], "usage": usage}).encode()
 
 
 @contextmanager

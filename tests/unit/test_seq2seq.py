@@ -1,6 +1,7 @@
 """The local translation model: it learns a small dictionary, and comes back from a folder."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from tiny_encoder import write_encoder
 
 from langalign.errors import TranslationError
 from langalign.loop import FitOptions
-from langalign.seq2seq import Seq2SeqTranslator, fit_translator
+from langalign.seq2seq import Seq2SeqTranslator, fit_translator, model_digest
 
 # Each a single token of the tiny tokenizer.
 WORDS = {"bad": "a", "film": "not", "was": "i", "the": "it"}
@@ -53,6 +54,37 @@ def test_padding_counts_in_no_loss(translator: Seq2SeqTranslator) -> None:
         both = translator([short[0], long[0]], [short[1], long[1]])
     assert both[0].item() == pytest.approx(sum(loss.item() for loss, _ in alone), rel=1e-4)
     assert both[1].item() == sum(tokens.item() for _, tokens in alone)
+
+
+def test_held_out_pairs_go_through_in_training_batches_and_the_loss_is_computed_once(
+    translator: Seq2SeqTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[tuple[bool, int]] = []
+    losses: list[int] = []
+    entropy = torch.nn.functional.cross_entropy
+
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        losses.append(1)
+        return entropy(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", counted)
+    translator.register_forward_pre_hook(
+        lambda module, texts: batches.append((module.training, len(texts[0])))
+    )
+    options = FitOptions(1e-3, batch_size=3, max_epochs=1, patience=1)
+    fit_translator(translator, pairs()[:4], pairs()[:8], options=options)
+    assert [size for training, size in batches if training] == [3, 1]
+    assert [size for training, size in batches if not training] == [3, 3, 2]
+    assert len(losses) == len(batches)
+
+
+def test_a_model_is_named_by_its_files_or_by_hub_name_and_revision(tmp_path: Path) -> None:
+    for name, weights in (("one", "a"), ("same", "a"), ("other", "b")):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner" / "weights").write_text(weights)
+    one, same, other = (model_digest(str(tmp_path / n), None) for n in ("one", "same", "other"))
+    assert one == same != other
+    assert len({model_digest("owner/model", r) for r in (None, "v1", "v2")}) == 3
 
 
 def test_it_comes_back_from_its_folder(translator: Seq2SeqTranslator, tmp_path: Path) -> None:

@@ -94,10 +94,44 @@ def test_an_api_translates_texts_of_pairs_and_is_paid_once(
     assert not any(b"sk-secret" in storage.read_bytes(item.key) for item in storage.list())
 
 
+def test_rows_with_a_refused_text_are_left_out_and_counted(main: Main, tmp_path: Path) -> None:
+    lines = [f"a {n},b {n},{n % 3}" for n in range(12)]
+    (tmp_path / "nli.csv").write_text("\n".join(["premise,hypothesis,label", *lines]))
+    with serving() as chat:
+        chat.broken = {"b 4": 400}
+        summary = main.summary(
+            f"data={tmp_path / 'nli.csv'}",
+            "task.name=nli",
+            "translator.kind=api",
+            f"translator.url={chat.url}",
+            "translator.model=m",
+        )
+    assert (summary["refused"], summary["pairs"], summary["calls"]) == (1, 11, 24)
+    assert "a 4" not in {row["source"] for row in pairs(main, "nli")}
+    (refused,) = Storage(str(main.root)).read_json("runs/translate/translate/refused.json")
+    assert refused["text"] == "b 4"
+    assert "HTTP 400" in refused["reason"]
+
+
+def test_a_key_with_a_line_end_inside_reaches_neither_terminal_nor_storage(
+    main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret\rx")
+    with serving() as chat:
+        status, out, err = main(
+            "rows=20", "translator.kind=api", "translator.model=m", f"translator.url={chat.url}"
+        )
+    assert status == 2
+    assert "OPENAI_API_KEY" in err
+    assert "sk-secret" not in out + err
+    assert not chat.requests
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("target_language=ko",), "the dictionary knows only the demo's language"),
+        (("translator.kind=local", "target_language=ko"), "name yours with parallel"),
         (("translator.kind=api",), "needs translator.model"),
         (("translator.temperature=3",), "less than or equal to 2"),
         (("modle=x",), "unknown key 'modle'"),

@@ -1,18 +1,29 @@
 """Translation: the API client against a stand-in service, resume, and what it costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from chat_server import COMPLETION_TOKENS, PROMPT_TOKENS, ChatServer, serving
 
+from langalign import translation
 from langalign.counterpart import Counterpart
-from langalign.errors import TranslationError
+from langalign.errors import ConfigError, TranslationError
 from langalign.llm import ChatOptions, ChatTranslator
 from langalign.storage import Storage
-from langalign.translation import DictionaryTranslator, Translated, Usage, translate_all
+from langalign.translation import (
+    DictionaryTranslator,
+    Keep,
+    Translated,
+    TranslationRun,
+    Usage,
+    translate_all,
+)
 
 TEXTS = [f"the film number {n} was good" for n in range(25)]
 WANTED = [Counterpart().translate(text) for text in TEXTS]
@@ -37,16 +48,35 @@ def options(chat: ChatServer, **changed: Any) -> ChatOptions:
 def translated(
     chat: ChatServer, pauses: list[float], texts: Sequence[str] = TEXTS, **changed: Any
 ) -> list[Translated]:
+    """What came of each text, in their order."""
     translator = ChatTranslator(options(chat, **changed), "the-key", sleep=pauses.append)
+    found: dict[str, Translated] = {}
     try:
-        return translator.translate(texts)
+        translator.translate(texts, found.update)
+    finally:
+        translator.close()
+    return [found[text] for text in texts]
+
+
+def kept(
+    chat: ChatServer,
+    storage: Storage,
+    *,
+    fails: Callable[[int], None] = lambda done: None,
+    **changed: Any,
+) -> TranslationRun:
+    """`translate_all` of all texts; `fails` is told how many are done, and may end it."""
+    translator = ChatTranslator(options(chat, concurrency=3), "the-key", sleep=lambda pause: None)
+
+    try:
+        return translate_all(
+            translator, TEXTS, storage, report=lambda done, *_: fails(done), **changed
+        )
     finally:
         translator.close()
 
 
-def test_every_text_comes_back_in_its_place_with_its_tokens(
-    chat: ChatServer, pauses: list[float]
-) -> None:
+def test_every_text_comes_back_with_its_tokens(chat: ChatServer, pauses: list[float]) -> None:
     found = translated(chat, pauses, concurrency=5)
     assert [each.text for each in found] == WANTED
     assert {each.usage for each in found} == {Usage(1, PROMPT_TOKENS, COMPLETION_TOKENS)}
@@ -71,11 +101,61 @@ def test_the_request_is_the_papers(chat: ChatServer, pauses: list[float]) -> Non
 
 
 def test_without_a_key_none_is_sent(chat: ChatServer) -> None:
-    translator = ChatTranslator(options(chat, tail=None), None)
-    translator.translate(["a text"])
-    translator.close()
-    assert chat.keys == [None]
+    for key in (None, "", " \r\n"):
+        translator = ChatTranslator(options(chat, tail=None), key)
+        translator.translate(["a text"], lambda answers: None)
+        translator.close()
+    assert chat.keys == [None] * 3
     assert len(chat.requests[0]["messages"]) == 2
+
+
+def test_white_space_around_the_key_is_no_part_of_it(chat: ChatServer) -> None:
+    translator = ChatTranslator(options(chat), " the-key\r\n")
+    translator.translate(["a text"], lambda answers: None)
+    translator.close()
+    assert chat.keys == ["Bearer the-key"]
+
+
+@pytest.mark.parametrize("key", ["the-key\rx", "the-key\nx", "the-k\u00e9y", "the-key\0"])
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(
+    chat: ChatServer, key: str
+) -> None:
+    with pytest.raises(ConfigError, match="set OPENAI_API_KEY") as caught:
+        ChatTranslator(options(chat), key)
+    assert "the-k" not in str(caught.value)
+
+
+def test_a_request_that_cannot_be_sent_is_not_repeated_and_shows_no_header(
+    chat: ChatServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise httpx2.LocalProtocolError("Illegal header value b'Bearer the-key'")
+
+    monkeypatch.setattr(httpx2.Client, "post", refuse)
+    with pytest.raises(TranslationError, match=r"no request to .* can be sent") as caught:
+        translated(chat, pauses, TEXTS[:1])
+    assert "the-key" not in str(caught.value)
+    assert pauses == []
+
+
+def test_what_a_service_or_a_library_says_is_shown_without_the_key(
+    chat: ChatServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat.refusals = [(403, {}), (503, {}), (400, {})]
+    for wanted in ("refused some-model", "did not answer"):
+        with pytest.raises(TranslationError, match=wanted) as caught:
+            translated(chat, pauses, TEXTS[:1], retries=0)
+        assert "Bearer ***" in str(caught.value)
+        assert "the-key" not in str(caught.value)
+    (found,) = translated(chat, pauses, TEXTS[:1])
+    assert "Bearer ***" in found.refusal
+
+    def lose(*arguments: Any, **options: Any) -> None:
+        raise httpx2.ConnectError("lost with Bearer the-key")
+
+    monkeypatch.setattr(httpx2.Client, "post", lose)
+    with pytest.raises(TranslationError, match=r"lost with Bearer \*\*\*"):
+        translated(chat, pauses, TEXTS[:1], retries=0)
 
 
 def test_a_busy_service_is_asked_again_after_the_time_it_names(
@@ -91,6 +171,25 @@ def test_a_busy_service_is_asked_again_after_the_time_it_names(
     assert 2.0 <= pauses[2] <= 2.6
 
 
+def test_a_pause_that_is_asked_for_is_kept_to_however_long_or_written(
+    chat: ChatServer, pauses: list[float]
+) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)
+    for asked in ("600", date, "Sat, 01 Jan 2000 00:00:00 GMT", "soon"):
+        chat.refusals.append((429, {"Retry-After": asked}))
+    translated(chat, pauses, TEXTS[:1])
+    assert 600 <= pauses[0] <= 601
+    assert 7000 <= pauses[1] <= 7201
+    assert 0 <= pauses[2] <= 1, "a date that has passed"
+    assert 4 <= pauses[3] <= 5.2, "no time at all: our own back-off"
+
+
+def test_our_own_back_off_ends_at_a_minute(chat: ChatServer, pauses: list[float]) -> None:
+    chat.refusals = [(503, {})] * 10
+    translated(chat, pauses, TEXTS[:1], retries=10)
+    assert 60 <= pauses[-1] <= 78
+
+
 def test_a_service_that_stays_away_ends_the_job_with_the_remedy(
     chat: ChatServer, pauses: list[float]
 ) -> None:
@@ -101,7 +200,7 @@ def test_a_service_that_stays_away_ends_the_job_with_the_remedy(
         translated(ChatServer(url="http://127.0.0.1:9/v1"), pauses, TEXTS[:1], retries=0)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404])
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_that_will_not_pass_is_not_repeated(
     chat: ChatServer, pauses: list[float], status: int
 ) -> None:
@@ -123,10 +222,25 @@ def test_an_answer_that_is_none_names_what_to_check(
         translated(chat, pauses, TEXTS[:1])
 
 
-def test_an_answer_without_text_is_refused(chat: ChatServer, pauses: list[float]) -> None:
-    chat.answer = b'{"choices": [{"message": {"content": null}}]}'
-    with pytest.raises(TranslationError, match="holds no text"):
-        translated(chat, pauses, TEXTS[:1])
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        ('"message": {"content": null}', "holds no text"),
+        ('"message": {"content": " "}, "finish_reason": "stop"', "holds no text"),
+        ('"message": {"content": "half a"}, "finish_reason": "length"', "finish_reason=length"),
+        ('"message": {"content": null}, "finish_reason": "content_filter"', "content_filter"),
+    ],
+)
+def test_an_answer_without_a_whole_translation_is_a_refusal_that_was_paid(
+    chat: ChatServer, pauses: list[float], choice: str, reason: str
+) -> None:
+    usage = '{"prompt_tokens": 5, "completion_tokens": null}'
+    chat.answer = f'{{"choices": [{{{choice}}}], "usage": {usage}}}'.encode()
+    (found,) = translated(chat, pauses, TEXTS[:1])
+    assert found.text is None
+    assert reason in found.refusal
+    assert found.usage == Usage(1, 5, 0)
+    assert found.is_paid
 
 
 def test_all_threads_together_keep_to_the_rate(chat: ChatServer, pauses: list[float]) -> None:
@@ -135,36 +249,130 @@ def test_all_threads_together_keep_to_the_rate(chat: ChatServer, pauses: list[fl
     assert sorted(round(pause, 0) for pause in pauses) == [10, 20, 30, 40, 50]
 
 
-def test_a_job_that_is_stopped_asks_for_nothing_twice(
-    chat: ChatServer, pauses: list[float], tmp_path: Path
+def interrupt(done: int) -> None:
+    if done >= 7:
+        raise KeyboardInterrupt
+
+
+def test_a_job_that_is_interrupted_keeps_all_that_it_asked_for(
+    chat: ChatServer, tmp_path: Path
 ) -> None:
     storage = Storage(str(tmp_path))
-    translator = ChatTranslator(options(chat), "the-key", sleep=pauses.append)
-    chat.broken = {TEXTS[17]}
-    with pytest.raises(TranslationError, match="not allowed"):
-        translate_all(translator, TEXTS, storage, chunk_texts=5)
-    chat.broken = set()
-    chat.requests.clear()
-    steps: list[tuple[int, int]] = []
-    run = translate_all(
-        translator,
-        TEXTS,
-        storage,
-        chunk_texts=5,
-        report=lambda done, total, usage: steps.append((done, total)),
-    )
-    # Chunks of 0-14 were there; of the broken chunk nothing had been kept.
-    assert run.asked == 10 == len(chat.requests)
+    with pytest.raises(KeyboardInterrupt):
+        kept(chat, storage, fails=interrupt)
+    asked = len(chat.requests)
+    assert 7 <= asked < len(TEXTS), "what had not begun was dropped"
+    run = kept(chat, storage)
+    # Calls that were under way had been waited for.
+    assert run.asked == len(TEXTS) - asked
+    assert len(chat.requests) == len(TEXTS)
     assert run.texts == WANTED
-    assert run.usage.calls == 25
-    assert run.usage.prompt_tokens == 25 * PROMPT_TOKENS
-    assert steps == [(5, 25), (10, 25), (15, 25), (20, 25), (25, 25)]
-    again = translate_all(translator, TEXTS, storage, chunk_texts=5)
-    assert (again.asked, again.texts, again.usage) == (0, WANTED, run.usage)
-    translator.close()
+    assert (run.usage.calls, run.usage.prompt_tokens) == (25, 25 * PROMPT_TOKENS)
+    again = kept(chat, storage)
+    assert (again.asked, again.texts) == (0, WANTED)
+    assert replace(again.usage, seconds=0) == replace(run.usage, seconds=0)
+    assert again.usage.seconds == pytest.approx(run.usage.seconds, rel=1e-3, abs=1e-4)
     stored = [storage.read_bytes(item.key) for item in storage.list()]
     assert stored
     assert not any(b"the-key" in data for data in stored)
+
+
+def test_a_service_that_ends_the_job_leaves_what_was_translated(
+    chat: ChatServer, tmp_path: Path
+) -> None:
+    storage = Storage(str(tmp_path))
+    chat.broken = {TEXTS[17]: 403}
+    with pytest.raises(TranslationError, match="not allowed"):
+        kept(chat, storage)
+    asked = len(chat.requests)
+    chat.broken = {}
+    assert kept(chat, storage).asked == len(TEXTS) - (asked - 1)
+
+
+def test_a_pause_ends_where_the_job_does(chat: ChatServer, tmp_path: Path) -> None:
+    chat.refusals = [(429, {"Retry-After": "86400"})]
+    translator = ChatTranslator(options(chat, concurrency=2), None)
+
+    def report(done: int, total: int, usage: Usage) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    # With the pause waited for, this test would last a day.
+    with pytest.raises(KeyboardInterrupt):
+        translate_all(translator, TEXTS, Storage(str(tmp_path)), report=report)
+    translator.close()
+
+
+def test_answers_are_on_storage_before_the_next_ones_come(
+    chat: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translation, "WRITE_EVERY_S", 0.0)
+    storage = Storage(str(tmp_path))
+    stored: list[tuple[int, int]] = []
+
+    def count(done: int) -> None:
+        keys = [item.key for item in storage.list()]
+        stored.append((done, sum(len(storage.read_json(key)) for key in keys)))
+
+    kept(chat, storage, fails=count, part_texts=10)
+    assert all(done == found for done, found in stored)
+    assert stored[-1] == (25, 25)
+    assert 2 <= len(storage.list()) <= 4, "parts of ten texts or a few more"
+
+
+def test_more_texts_cost_only_what_is_new(chat: ChatServer, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    translator = ChatTranslator(options(chat), None)
+    translate_all(translator, TEXTS[3:20], storage)
+    chat.requests.clear()
+    run = translate_all(translator, TEXTS, storage)
+    translator.close()
+    assert run.asked == len(chat.requests) == 8
+    assert run.texts == WANTED
+    assert run.usage.calls == 25
+    few = translate_all(translator, TEXTS[:5], storage)
+    assert (few.asked, few.usage.calls) == (0, 5), "of these texts alone"
+
+
+def test_refused_texts_are_left_out_with_their_reasons(chat: ChatServer, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    chat.broken, chat.cut = {TEXTS[2]: 400}, {TEXTS[9]}
+    run = kept(chat, storage, refused_share=0.1)
+    assert [place for place, text in enumerate(run.texts) if text is None] == [2, 9]
+    assert set(run.refused) == {TEXTS[2], TEXTS[9]}
+    assert "HTTP 400" in run.refused[TEXTS[2]]
+    assert "finish_reason=length" in run.refused[TEXTS[9]]
+    assert run.usage.calls == 25
+    assert run.usage.completion_tokens == 24 * COMPLETION_TOKENS, "a cut answer is paid for"
+    chat.broken, chat.cut = {}, set()
+    again = kept(chat, storage, refused_share=0.1)
+    assert again.asked == 1, "what cost nothing is asked for again"
+    assert set(again.refused) == {TEXTS[9]}
+
+
+def test_more_refused_texts_than_allowed_end_the_job(chat: ChatServer, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    chat.broken = dict.fromkeys(TEXTS[:2], 400)
+    with pytest.raises(TranslationError, match=r"2 of .*refused_share=0.05 .*HTTP 400"):
+        kept(chat, storage)
+    chat.broken = {}
+    run = kept(chat, storage)
+    assert (run.texts, run.refused) == (WANTED, {})
+
+
+def test_a_refused_share_is_of_many_texts(tmp_path: Path) -> None:
+    class Refusing(DictionaryTranslator):
+        def translate(self, texts: Sequence[str], keep: Keep) -> None:
+            self.asked = 0
+            for text in texts:
+                self.asked += 1
+                keep([(text, Translated(None, refusal="no", is_paid=False))])
+
+    translator = Refusing()
+    many = [f"text {n}" for n in range(1000)]
+    with pytest.raises(TranslationError, match="6 of 6 texts were refused"):
+        translate_all(translator, many, Storage(str(tmp_path)))
+    assert translator.asked == 6
 
 
 def test_another_prompt_or_model_is_asked_anew(
@@ -186,14 +394,6 @@ def test_repeated_texts_are_translated_once(chat: ChatServer, tmp_path: Path) ->
     translator.close()
     assert run.texts == [*WANTED[:2], WANTED[0]]
     assert len(chat.requests) == 2
-
-
-def test_an_empty_translation_is_an_error(chat: ChatServer, tmp_path: Path) -> None:
-    chat.answer = b'{"choices": [{"message": {"content": "  "}}]}'
-    translator = ChatTranslator(options(chat), None)
-    with pytest.raises(TranslationError, match="is empty"):
-        translate_all(translator, TEXTS[:1], Storage(str(tmp_path)))
-    translator.close()
 
 
 def test_the_dictionary_is_exact_and_free(tmp_path: Path) -> None:
