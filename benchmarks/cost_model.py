@@ -2,14 +2,16 @@
 
     python benchmarks/cost_model.py
     python benchmarks/cost_model.py --sentences 50e6 --tokens 60 --utilisation 0.2
+    python benchmarks/cost_model.py --sentences-per-s 9000 --block-ms 5    # as you measured them
 
 time = start of nodes + step 1 + the longer of: work / (nodes x 8 GPUs x rate), and
        blocks x ms of scheduling a block, which the driver does while GPUs work
-cost = nodes x price x (time + the idle minutes after which nodes end) + head x price x time
+cost = (nodes x price + head's price) x (time + the idle minutes after which nodes end)
 
-The rate of a GPU is its peak times an assumed utilisation, over the arithmetic of a sentence: two
-operations a weight and token (three times as many to train), without the vocabulary's table, which
-is only looked up. No A100 was measured.
+The head is counted as long as the nodes it is there for; kept running, it costs its price by the
+hour. The rate of a GPU is `--sentences-per-s`, or else its peak times an assumed utilisation, over
+the arithmetic of a sentence: two operations a weight and token, without the vocabulary's table,
+which is only looked up. Training takes three times as long as embedding. No A100 was measured.
 """
 
 import argparse
@@ -40,12 +42,15 @@ class Assumptions:
     utilisation: float
     start_s: float
     block_ms: float
+    measured_per_s: float | None
     tune_rows: float
     tune_epochs: float
 
     @property
     def sentences_per_s(self) -> float:
-        """Of one GPU, forward."""
+        """Of one GPU, forward: as measured, or by the assumed utilisation."""
+        if self.measured_per_s is not None:
+            return self.measured_per_s
         return self.utilisation * A100_PEAK_PER_S / (2 * WEIGHTS * self.tokens)
 
 
@@ -92,7 +97,18 @@ def main() -> int:
     add("--tokens", type=float, default=40, help="of a sentence, padding included")
     add("--utilisation", type=float, default=0.3, help="share of the GPU's peak that is reached")
     add("--start-s", type=float, default=420, help="until a node has joined: machine, image, Ray")
-    add("--block-ms", type=float, default=20, help="benchmarks/scaling.py, ms a block")
+    add(
+        "--block-ms",
+        type=float,
+        default=20,
+        help="of scheduling a block of 4,096 texts: what benchmarks/scaling.py finds, or a guess",
+    )
+    add(
+        "--sentences-per-s",
+        type=float,
+        dest="measured_per_s",
+        help="embedded by one GPU, as measured on such sentences; default: from --utilisation",
+    )
     add("--tune-rows", type=float, default=100_000, help="labelled rows of step 1")
     add("--tune-epochs", type=float, default=3, help="epochs of step 1")
     given = Assumptions(**vars(parser.parse_args()))

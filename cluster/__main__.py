@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.check import DEFAULT_PATHS, run_check
 from cluster.rehearsal import DEFAULT_FOLDER as DEFAULT_RESULTS
 from cluster.s3 import DEFAULT_FOLDER, DEFAULT_PORT, run_s3
 from langalign.command import EXIT_INTERRUPTED, exit_status
@@ -69,10 +68,16 @@ def _add_check(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         nargs="*",
         type=Path,
         metavar="FILE",
-        default=list(DEFAULT_PATHS),
         help="a file or a folder; default: cluster.yaml and cluster/kuberay",
     )
-    check.set_defaults(run=lambda given: run_check(given.paths))
+    check.set_defaults(run=_check)
+
+
+def _check(given: argparse.Namespace) -> int:
+    # Here and for the doctor: Ray takes a second to import, and the other tools need none of it.
+    from cluster.check import DEFAULT_PATHS, run_check
+
+    return run_check(given.paths or list(DEFAULT_PATHS))
 
 
 def _add_s3(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -150,7 +155,6 @@ def _add_doctor(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    # Ray reads RAY_AUTH_MODE as it is imported, and the other tools need no Ray.
     from cluster.doctor.examination import run_doctor
 
     return run_doctor(given.address, given.storage, mib=given.mib, as_json=given.json)

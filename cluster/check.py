@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.check_aws import check_cluster
+from cluster.check_budgets import check_budgets
 from cluster.check_manifests import check_manifest
 from cluster.kustomize import KUSTOMIZATION, Manifest, build
 from cluster.prices import PRICES_DATE, PRICES_REGIONS, cost_bounds, cost_rows
@@ -36,12 +37,14 @@ EXAMPLE_VALUES = (
 class Report:
     """What a check found: mistakes, tables of cost, and how many objects it looked at.
 
-    `to_fill_in` has the first key of each (file, value) that is still an example.
+    `to_fill_in` has the first key of each (file, value) that is still an example, `manifests` the
+    objects for Kubernetes that have no mistake of their own.
     """
 
     problems: list[Problem] = field(default_factory=list)
     to_fill_in: dict[tuple[str, str], str] = field(default_factory=dict)
     costs: list[Table | str] = field(default_factory=list)
+    manifests: list[Manifest] = field(default_factory=list)
     objects: int = 0
 
 
@@ -56,6 +59,7 @@ def check(paths: list[Path]) -> Report:
                 _check_file(path, report)
         except ConfigError as error:
             report.problems.append(Problem("", "", str(error)))
+    report.problems += check_budgets(report.manifests)
     return report
 
 
@@ -102,7 +106,10 @@ def _check_file(path: Path, report: Report) -> None:
 
 def _check_object(manifest: Manifest, report: Report) -> None:
     report.objects += 1
-    report.problems += check_manifest(manifest)
+    found = check_manifest(manifest)
+    report.problems += found
+    if not found:
+        report.manifests.append(manifest)
     _note_examples(str(manifest.file), manifest.document, report)
 
 
@@ -133,8 +140,8 @@ def _cost(config: dict[str, Any]) -> list[Table | str]:
         return [f"no cost: the price table has {known}, not {region}"]
     try:
         rows = cost_rows(config)
-    except KeyError as missing:
-        return [f"no cost: the price table has no {missing}; add it to cluster/prices.py"]
+    except ConfigError as error:
+        return [f"no cost: {error}"]
     table = Table(title=f"USD an hour, on-demand prices of {PRICES_DATE}, {region}")
     table.add_column("type")
     table.add_column("machine")

@@ -27,6 +27,9 @@ Finding = tuple[str, str]  # the path of a key, and what is wrong with its value
 SET_BY_RAY = {"MinCount": 1, "MaxCount": 1}
 # Not a parameter of EC2: Ray picks one of these for each launch.
 RAY_SUBNETS = "SubnetIds"
+# As `ray start` takes it: with a space or an equals sign, in quotes or not.
+DASHBOARD_HOST = re.compile(r"""--dashboard-host(?:=|\s+)["']?([^\s"';&|]+)""")
+LOOPBACK = re.compile(r"127(?:\.\d+){3}|localhost|::1|\[::1\]")
 SECRET = re.compile(
     r"\b(AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|RAY_AUTH_TOKEN|HF_TOKEN)\b"
 )
@@ -87,12 +90,13 @@ def _by_rules(config: dict[str, Any]) -> Iterator[Finding]:
             "have no `--env RAY_AUTH_MODE=token`; without it whoever reaches the head runs code",
         )
     for number, command in enumerate(config.get("head_start_ray_commands", [])):
-        if "--dashboard-host=0.0.0.0" in command:
-            yield (
-                f"head_start_ray_commands.{number}",
-                "opens the Jobs API to the network with --dashboard-host=0.0.0.0; use 127.0.0.1 "
-                "and `ray dashboard`",
-            )
+        for host in DASHBOARD_HOST.findall(command):
+            if not LOOPBACK.fullmatch(host):
+                yield (
+                    f"head_start_ray_commands.{number}",
+                    f"opens the Jobs API to the network with --dashboard-host {host}; use "
+                    "127.0.0.1 and `ray dashboard`",
+                )
     if "head_node_type" in config and "available_node_types" in config:
         for name, node in config["available_node_types"].items():
             for key, message in _node(node, config["provider"]):
@@ -145,6 +149,8 @@ def _node(node: dict[str, Any], provider: dict[str, Any]) -> Iterator[Finding]:
         )
     if "SubnetId" in launch:
         yield "node_config.SubnetId", f"is ignored by Ray; write {RAY_SUBNETS}: [subnet-…]"
+    if "InstanceType" not in launch and "LaunchTemplate" not in launch:
+        yield "node_config.InstanceType", "is missing; EC2 would choose a machine: name one"
     market = (launch.get("InstanceMarketOptions") or {}).get("MarketType")
     if market == "spot" and provider.get("cache_stopped_nodes", True):
         yield (

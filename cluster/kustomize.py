@@ -6,7 +6,8 @@ else is refused by name, so that what is checked is what `kubectl apply -k` woul
 
 import copy
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ __all__ = ["KUSTOMIZATION", "Manifest", "build"]
 
 KUSTOMIZATION = "kustomization.yaml"
 KNOWN = ("apiVersion", "kind", "namespace", "resources", "images", "patches")
+KNOWN_OF_PATCH = ("target", "patch")
+KNOWN_OF_TARGET = ("group", "version", "kind", "name")
+KNOWN_OF_IMAGE = ("name", "newName", "newTag")
+# What may follow the name of an image: tag and digest.
+TAG_OR_DIGEST = r"(:[\w.-]+)?(@.+)?"
 WITHOUT_NAMESPACE = ("Namespace",)
 
 
@@ -42,9 +48,11 @@ def build(folder: Path) -> list[Manifest]:
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise ConfigError(f"{file}: holds no kustomization; write one mapping")
     rules = documents[0]
-    for key in rules:
-        if key not in KNOWN:
-            raise ConfigError(f"{file}: {key}: is not read here; use one of {', '.join(KNOWN)}")
+    _only_known(f"{file}: ", rules, KNOWN)
+    for number, image in enumerate(rules.get("images", [])):
+        _only_known(f"{file}: images.{number}.", image, KNOWN_OF_IMAGE)
+        if "name" not in image:
+            raise ConfigError(f"{file}: images.{number}: has no name; write the name to replace")
     manifests: list[Manifest] = []
     for name in rules.get("resources", []):
         path = Path(os.path.normpath(folder / name))
@@ -55,8 +63,9 @@ def build(folder: Path) -> list[Manifest]:
     for manifest in manifests:
         if not isinstance(manifest.document, dict):
             raise ConfigError(f"{manifest.file}: holds {manifest.document!r}; write a mapping")
-    for patch in rules.get("patches", []):
-        _patch_matching(file, manifests, patch)
+    for number, patch in enumerate(rules.get("patches", [])):
+        operations = _operations(f"{file}: patches.{number}", patch)
+        _patch_matching(file, manifests, patch["target"], operations)
     for manifest in manifests:
         _set_images(manifest.document, rules.get("images", []))
         if "namespace" in rules and manifest.document.get("kind") not in WITHOUT_NAMESPACE:
@@ -64,13 +73,46 @@ def build(folder: Path) -> list[Manifest]:
     return manifests
 
 
-def _patch_matching(file: Path, manifests: list[Manifest], patch: dict[str, Any]) -> None:
-    target = patch.get("target", {})
+def _only_known(place: str, given: Any, known: Collection[str]) -> None:
+    """Refuse what Kustomize would act on and this does not."""
+    if not isinstance(given, dict):
+        raise ConfigError(f"{place.rstrip('.: ')}: holds {given!r}; write a mapping")
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{place}{key}: is not read here; use one of {', '.join(known)}")
+
+
+def _operations(place: str, patch: Any) -> list[dict[str, Any]]:
+    """The operations of a JSON patch; files and merge patches are refused."""
+    _only_known(f"{place}.", patch, KNOWN_OF_PATCH)
+    for key in KNOWN_OF_PATCH:
+        if not patch.get(key):
+            raise ConfigError(f"{place}: has no {key}; write which object, and operations on it")
+    _only_known(f"{place}.target.", patch["target"], KNOWN_OF_TARGET)
+    try:
+        operations = yaml.safe_load(patch["patch"])
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{place}.patch: is not YAML ({reason}); correct it") from error
+    if not isinstance(operations, list) or not all(isinstance(one, dict) for one in operations):
+        raise ConfigError(
+            f"{place}.patch: is no list of operations (RFC 6902), and merge patches are not read "
+            "here; write {op: replace, path: …, value: …}"
+        )
+    return operations
+
+
+def _patch_matching(
+    file: Path,
+    manifests: list[Manifest],
+    target: dict[str, str],
+    operations: list[dict[str, Any]],
+) -> None:
     chosen = [one for one in manifests if _matches(one.document, target)]
     if not chosen:
         raise ConfigError(f"{file}: patches: no resource is {target}; correct the target")
     for manifest in chosen:
-        for operation in yaml.safe_load(patch["patch"]):
+        for operation in operations:
             try:
                 _apply(manifest.document, operation)
             except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -158,6 +200,8 @@ def _rename(container: Any, images: list[dict[str, Any]]) -> None:
     if not isinstance(container, dict):
         return
     for image in images:
-        if container.get("image") == image["name"]:
+        given = str(container.get("image"))
+        if re.fullmatch(re.escape(image["name"]) + TAG_OR_DIGEST, given):
             name, tag = image.get("newName", image["name"]), image.get("newTag")
-            container["image"] = f"{name}:{tag}" if tag else name
+            rest = f":{tag}" if tag else given.removeprefix(image["name"])
+            container["image"] = f"{name}{rest}"

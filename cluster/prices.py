@@ -8,6 +8,8 @@ S3 are not in them; a spot machine costs at most its on-demand price.
 from dataclasses import dataclass
 from typing import Any
 
+from langalign.errors import ConfigError
+
 __all__ = [
     "MACHINES",
     "PRICES_DATE",
@@ -64,12 +66,16 @@ def cost_rows(config: dict[str, Any]) -> list[CostRow]:
     """The node types of a `ray up` file, head first.
 
     Raises:
-        KeyError: the table has no price for a machine.
+        ConfigError: a type names no machine, or one that the table has no price for.
     """
     head, rows = config["head_node_type"], []
     for name, node in config["available_node_types"].items():
         launch = node["node_config"]
-        machine = launch["InstanceType"]
+        machine = launch.get("InstanceType")
+        if machine is None:
+            raise ConfigError(f"{name} has no InstanceType; name one instead of a launch template")
+        if machine not in MACHINES:
+            raise ConfigError(f"the price table has no {machine!r}; add it to cluster/prices.py")
         is_spot = (launch.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
         fewest = 1 if name == head else node.get("min_workers", 0)
         most = 1 if name == head else node.get("max_workers", config["max_workers"])
@@ -82,7 +88,7 @@ def cost_bounds(rows: list[CostRow], max_workers: int) -> tuple[float, float]:
     """USD an hour with the fewest workers, and with the dearest `max_workers` that may run."""
     head, workers = rows[0], rows[1:]
     least = head.usd_per_h + sum(row.fewest * row.usd_per_h for row in workers)
-    most, left = least, max_workers - sum(row.fewest for row in workers)
+    most, left = least, max(0, max_workers - sum(row.fewest for row in workers))
     for row in sorted(workers, key=lambda row: -row.usd_per_h):
         count = min(row.most - row.fewest, left)
         most += count * row.usd_per_h

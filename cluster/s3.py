@@ -1,7 +1,7 @@
 """`python -m cluster s3`: an S3 store of this machine for people who have none.
 
-The folder keeps the data, the ports and the generated keys (files of mode 0600), so that the same
-variables work after a restart.
+The folder keeps the data, the ports and the generated keys, which only its owner can read, so that
+the same variables work after a restart.
 """
 
 import json
@@ -11,12 +11,12 @@ import signal
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from cluster.ports import is_free
-from cluster.seaweed import Identity, Seaweed, seaweed_ports
+from cluster.private import private_file
+from cluster.seaweed import GRPC_OFFSET, Identity, Seaweed, seaweed_ports
 from langalign.errors import ConfigError
 from langalign.storage import STORAGE_VARIABLE
 
@@ -26,6 +26,7 @@ DEFAULT_FOLDER = Path("langalign-s3")
 DEFAULT_PORT = 8333
 BUCKET = "langalign"
 SETTINGS = "server.json"
+LARGEST_PORT = 65_535 - GRPC_OFFSET
 
 
 def new_identity(name: str = "owner") -> Identity:
@@ -37,10 +38,13 @@ def open_server(folder: Path, port: int | None = None) -> Seaweed:
     """The server of a folder, not started; a new folder gets keys, ports, and S3 on `port`.
 
     Raises:
-        ConfigError: the folder's server has another port, or its settings cannot be read.
+        ConfigError: the port cannot be used, the folder's server has another one, or its settings
+            cannot be read.
     """
-    settings = _settings(folder, port)
+    if not (folder / SETTINGS).exists():
+        _write_settings(folder, DEFAULT_PORT if port is None else port)
     try:
+        settings = json.loads((folder / SETTINGS).read_text())
         owner = Identity(**settings["owner"])
         ports = {part: int(number) for part, number in settings["ports"].items()}
         if port not in (None, ports["s3"]):
@@ -79,25 +83,35 @@ def _exports(server: Seaweed) -> str:
     """Shell lines that lead every command of this project to the server; also in its folder."""
     variables = {**server.environment(), STORAGE_VARIABLE: f"s3://{server.bucket}/storage"}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    _write_private(server.folder / "env", "\n".join(lines) + "\n")
+    private_file(server.folder / "env").write_text("\n".join(lines) + "\n")
     return "\n".join(lines)
 
 
-def _settings(folder: Path, port: int | None) -> dict[str, Any]:
-    path = folder / SETTINGS
-    if not path.exists():
-        ports = seaweed_ports()
-        wanted = port or DEFAULT_PORT
-        if not is_free(wanted):
-            raise ConfigError(f"port {wanted} is in use; name a free one with --port")
-        content = {"owner": asdict(new_identity()), "ports": {**ports, "s3": wanted}}
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_private(path, json.dumps(content))
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+def _write_settings(folder: Path, port: int) -> None:
+    """New keys and ports, in a folder that no `git add` takes into a repository."""
+    if not 1 <= port <= LARGEST_PORT:
+        raise ConfigError(
+            f"port {port}: give one from 1 to {LARGEST_PORT}; SeaweedFS also takes the port "
+            f"{GRPC_OFFSET} above"
+        )
+    for each in (port, port + GRPC_OFFSET):
+        if not is_free(each):
+            raise ConfigError(
+                f"port {each} is in use; name one with --port that is free together "
+                f"with the port {GRPC_OFFSET} above"
+            )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = {"owner": asdict(new_identity()), "ports": _ports_around(port)}
+    private_file(folder / SETTINGS).write_text(json.dumps(content))
+    ignored = folder / ".gitignore"
+    if not ignored.exists():
+        ignored.write_text("*\n")
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read."""
-    path.touch(mode=0o600)
-    path.write_text(text)
+def _ports_around(port: int) -> dict[str, int]:
+    """Ports of all parts, with S3 at the one given, such that none is another's partner."""
+    while True:
+        ports = {**seaweed_ports(), "s3": port}
+        taken = [each + offset for each in ports.values() for offset in (0, GRPC_OFFSET)]
+        if len(set(taken)) == len(taken):
+            return ports

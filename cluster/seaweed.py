@@ -17,9 +17,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cluster.guarded import start_guarded, stop_guarded
 from cluster.ports import free_ports, is_free
+from cluster.private import private_file, private_folder
 from langalign.errors import ClusterError, ConfigError
 
-__all__ = ["PARTS", "READER", "WRITER", "Identity", "Seaweed", "seaweed_ports"]
+__all__ = ["GRPC_OFFSET", "PARTS", "READER", "WRITER", "Identity", "Seaweed", "seaweed_ports"]
 
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 15.0
@@ -57,7 +58,8 @@ def seaweed_ports(host: str = "127.0.0.1") -> dict[str, int]:
 class Seaweed:
     """One server with one bucket; the first identity is the owner's.
 
-    Data and logs are in `folder`; after `stop`, `start` brings the same data back.
+    Data, keys and logs are in `folder`, and only its owner can read them; after `stop`, `start`
+    brings the same data back.
     """
 
     def __init__(
@@ -77,9 +79,8 @@ class Seaweed:
         self.endpoint = f"http://{host}:{self.ports['s3']}"
         self._process: subprocess.Popen[bytes] | None = None
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self.folder / "data").mkdir(exist_ok=True)
-        config = self.folder / "s3.json"
-        config.touch(mode=0o600)
+        private_folder(self.folder / "data")
+        config = private_file(self.folder / "s3.json")
         config.write_text(json.dumps({"identities": [who.entry() for who in identities]}))
 
     def environment(self) -> dict[str, str]:
@@ -99,13 +100,14 @@ class Seaweed:
             ClusterError: the server does not come up.
         """
         assert self._process is None, "the server is running"
-        taken = [port for port in self.ports.values() if not is_free(port, self.host)]
+        wanted = [port + offset for port in self.ports.values() for offset in (0, GRPC_OFFSET)]
+        taken = [port for port in wanted if not is_free(port, self.host)]
         if taken:
             raise ConfigError(
                 f"port {taken[0]} is in use: another program, or another server on {self.folder}; "
                 "stop it"
             )
-        log = self.folder / "log"
+        log = private_file(self.folder / "log")
         self._process = start_guarded(self._command(), log)
         deadline = time.monotonic() + START_LIMIT_S
         while not self._answers():

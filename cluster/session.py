@@ -13,12 +13,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.display import Display
-from langalign.errors import ConfigError, LangAlignError, StorageError
+from langalign.errors import ClusterError, ConfigError, LangAlignError, StorageError
 from langalign.storage import STORAGE_VARIABLE, Storage
 
 __all__ = ["check_nodes", "checked_session", "probe_storage", "session", "without_ray_wrapping"]
@@ -35,6 +36,8 @@ CARRIED_VARIABLES = (
 # Ray Train polls its workers this often; its default of 2 s is most of a short step.
 TRAIN_VARIABLES = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}
 VERBOSE_VARIABLE = "LANGALIGN_VERBOSE"
+# A process of a busy node takes a while to start, and storage out of reach gives up after less.
+ANSWER_LIMIT_S = 120.0
 
 
 @contextmanager
@@ -82,6 +85,7 @@ def checked_session(address: str | None, storage: Storage, display: Display) -> 
     """A session of which every node reaches the storage; shown as a step, unless it is nested.
 
     Raises:
+        ClusterError: a node does not answer, or died meanwhile.
         ConfigError: there is no cluster at the address, or it refuses the token.
         StorageError: a node does not reach the storage.
     """
@@ -100,24 +104,41 @@ def check_nodes(storage: Storage) -> int:
     """Have every live node use the storage and see the driver's file there; returns the count.
 
     Raises:
+        ClusterError: a node does not answer, or died meanwhile.
         StorageError: a node cannot, naming it and the cause.
     """
     probe = ray.remote(num_cpus=0, max_retries=2)(probe_storage)
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    nodes = [node for node in ray.nodes() if node["Alive"]]
     key = f".langalign-driver-{uuid.uuid4().hex}"
     storage.write_bytes(key, key.encode())
-    pending = {}
+    pending = []
     try:
-        for node_id, name in nodes.items():
-            here = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
-            pending[name] = probe.options(scheduling_strategy=here).remote(storage, key)
-        for name, reference in pending.items():
-            problem = ray.get(reference)
+        for node in nodes:
+            here = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+            pending.append(probe.options(scheduling_strategy=here).remote(storage, key))
+        for node, reference in zip(nodes, pending, strict=True):
+            name = node["NodeManagerAddress"]
+            problem = _answer(name, reference)
             if problem:
                 raise StorageError(f"on node {name}: {problem}")
     finally:
         storage.delete(key)
     return len(nodes)
+
+
+def _answer(name: str, reference: Any) -> str:
+    """What a node says of the storage."""
+    try:
+        problem: str = ray.get(reference, timeout=ANSWER_LIMIT_S)
+        return problem
+    except ray.exceptions.RayError as error:
+        is_late = isinstance(error, ray.exceptions.GetTimeoutError)
+        last = " ".join(str(error).split())[-200:]
+        reason = f"no answer in {ANSWER_LIMIT_S:.0f} s" if is_late else last
+        raise ClusterError(
+            f"node {name} did not look at the storage ({reason}): it may have gone meanwhile, then "
+            "start again; else `python -m cluster doctor` says what is wrong there"
+        ) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from cluster.doctor import findings
 from cluster.doctor.findings import Finding, Report
 from cluster.doctor.probe import NodeProbe, versions_here
 from cluster.session import session
-from langalign.errors import ClusterError, StorageError
+from langalign.errors import ClusterError
 from langalign.storage import Storage
 
 __all__ = ["examine", "run_doctor"]
@@ -34,7 +34,7 @@ def run_doctor(address: str | None, root: str | None, *, mib: int, as_json: bool
 
     Raises:
         ConfigError: there is no cluster at the address, or it refuses the token.
-        ClusterError: a node does not answer.
+        ClusterError: a node does not answer, or not as it should.
         StorageError: this machine does not reach the storage.
     """
     storage = Storage.from_environment(root)
@@ -131,10 +131,12 @@ def _answers(name: str, references: Sequence[Any]) -> list[Any]:
         found: list[Any] = ray.get(list(references), timeout=ANSWER_LIMIT_S)
         return found
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, StorageError):
-            raise StorageError(f"on node {name}: {error.cause}") from error
-        raise
-    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
+        cause = " ".join(str(error.cause).split())[:200]
+        raise ClusterError(
+            f"node {name} cannot be examined: {type(error.cause).__name__}: {cause}; start it from "
+            "the image that the others have"
+        ) from error
+    except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
         raise ClusterError(
             f"node {name} does not answer: {reason}; look at its raylet's log, and whether "

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import time
 import uuid
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 
 import httpx2
 
 from cluster.session import probe_storage
+from langalign.errors import StorageError
 from langalign.storage import Storage
 
 __all__ = ["NodeProbe", "versions_here"]
@@ -21,6 +23,7 @@ __all__ = ["NodeProbe", "versions_here"]
 PACKAGES = ("ray", "torch", "transformers", "langalign-on-ray")
 STORAGE_BYTES = 8 * 2**20
 CONNECT_LIMIT_S = 2.0
+DRIVER_LIMIT_S = 30.0
 JOIN_LIMIT_S = 30.0
 
 
@@ -51,13 +54,19 @@ class NodeProbe:
         return os.environ.get("RAY_AUTH_MODE", "")
 
     def gpus(self) -> list[str]:
-        """Names of the GPUs that NVIDIA's driver lists."""
+        """Names of the GPUs that NVIDIA's driver lists; none where it fails or does not answer."""
         program = shutil.which("nvidia-smi")
         if program is None:
             return []
         command = [program, "--query-gpu=name", "--format=csv,noheader"]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        return ended.stdout.splitlines() if ended.returncode == 0 else []
+        try:
+            ended = subprocess.run(
+                command, capture_output=True, text=True, timeout=DRIVER_LIMIT_S, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            # The findings compare with the number that Ray was told.
+            return []
+        return ended.stdout.splitlines()
 
     def storage(self, storage: Storage, key: str) -> tuple[str, float, float]:
         """(problem, bytes a second written, read): see `probe_storage`."""
@@ -65,12 +74,17 @@ class NodeProbe:
         if problem:
             return problem, 0.0, 0.0
         mine, data = f".langalign-doctor-{uuid.uuid4().hex}", os.urandom(STORAGE_BYTES)
-        times = [time.monotonic()]
-        storage.write_bytes(mine, data)
-        times.append(time.monotonic())
-        storage.read_bytes(mine)
-        times.append(time.monotonic())
-        storage.delete(mine)
+        try:
+            times = [time.monotonic()]
+            storage.write_bytes(mine, data)
+            times.append(time.monotonic())
+            storage.read_bytes(mine)
+            times.append(time.monotonic())
+            storage.delete(mine)
+        except StorageError as error:
+            with suppress(StorageError):  # the first fault is the one to tell
+                storage.delete(mine)
+            return str(error), 0.0, 0.0
         written, read = (STORAGE_BYTES / (after - before) for before, after in pairwise(times))
         return "", written, read
 

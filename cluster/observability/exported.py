@@ -29,12 +29,15 @@ def queried_metrics(dashboard: Path = DASHBOARD) -> set[str]:
 def exported_metrics(discovery: Path) -> set[str]:
     """Names of the samples at every endpoint of Ray's service-discovery file.
 
-    An endpoint that does not answer, as of a node that has just gone, has none.
+    An endpoint that does not answer, as of a node that has just gone, has none; nor has a file that
+    is not there, or not whole yet.
     """
-    if not discovery.exists():
+    try:
+        groups = json.loads(discovery.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
         return set()
     found: set[str] = set()
-    for group in json.loads(discovery.read_text()):
+    for group in groups:
         for target in group["targets"]:
             try:
                 answer = httpx2.get(f"http://{target}/metrics", timeout=SCRAPE_LIMIT_S)

@@ -126,9 +126,9 @@ class LocalCluster:
         try:
             answer = httpx2.get(f"{self.dashboard}{path}", headers=headers, timeout=10)
             answer.raise_for_status()
-        except httpx2.HTTPError as error:
+            return answer.json()
+        except (httpx2.HTTPError, ValueError) as error:
             raise ClusterError(f"the dashboard has no answer to {path}: {error}") from error
-        return answer.json()
 
     def submit(self, *entrypoint: str) -> list[str]:
         """`ray job submit -- ENTRYPOINT`, to be run with the cluster's environment."""
@@ -136,13 +136,21 @@ class LocalCluster:
         return [ray, "job", "submit", f"--address={self.dashboard}", "--", *entrypoint]
 
     def nodes(self) -> dict[str, str]:
-        """Ids of the nodes that are alive, and their addresses."""
-        found = (node["raylet"] for node in self.get("/nodes?view=summary")["data"]["summary"])
-        return {
-            node["nodeId"]: node["nodeManagerAddress"]
-            for node in found
-            if node.get("state") == "ALIVE"
-        }
+        """Ids of the nodes that are alive, and their addresses.
+
+        Raises:
+            ClusterError: the dashboard does not answer, or knows no nodes yet.
+        """
+        answer = self.get("/nodes?view=summary")
+        try:
+            found = [node["raylet"] for node in answer["data"]["summary"]]
+            return {
+                node["nodeId"]: node["nodeManagerAddress"]
+                for node in found
+                if node.get("state") == "ALIVE"
+            }
+        except (KeyError, TypeError) as error:
+            raise ClusterError(f"the dashboard's answer has no nodes ({error!r})") from error
 
     def workers(self) -> list[str]:
         """Ids of the workers that are alive."""

@@ -16,7 +16,7 @@ from ray.autoscaler.tags import TAG_RAY_USER_NODE_TYPE
 
 from cluster.rehearsal.family import below, end_all
 from cluster.rehearsal.network import Network
-from cluster.rehearsal.starting import PID_SUFFIX, ray_start
+from cluster.rehearsal.starting import PID_SUFFIX, ray_start, resource_options
 
 __all__ = ["LocalNodes"]
 
@@ -46,9 +46,7 @@ class LocalNodes(FakeMultiNodeProvider):  # type: ignore[misc]
             command = ray_start(
                 f"--address={self._gcs_address}",
                 f"--node-ip-address={address}",
-                # The rest, CPUs among them, Ray reads from its variable of resources.
-                f"--num-cpus={int(resources.get('CPU', 0))}",
-                f"--num-gpus={int(resources.get('GPU', 0))}",
+                *resource_options(resources),
             )
             variables = {
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id,
@@ -66,7 +64,10 @@ class LocalNodes(FakeMultiNodeProvider):  # type: ignore[misc]
                     stderr=log,
                     start_new_session=True,
                 )
-            (self._folder / f"{node_id}{PID_SUFFIX}").write_text(str(process.pid))
+            # Under its name when it is whole: the rehearsal may read it at any moment.
+            written = self._folder / f"{node_id}.part"
+            written.write_text(str(process.pid))
+            written.replace(written.with_suffix(PID_SUFFIX))
             self._nodes[node_id] = {"tags": dict(tags), "process": process, "number": number}
 
     def _terminate_node(self, node: dict[str, Any]) -> None:

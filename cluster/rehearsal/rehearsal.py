@@ -11,10 +11,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
@@ -44,6 +46,8 @@ JOB_LIMIT_S = 540.0
 IDLE_S = 15.0
 IDLE_LIMIT_S = IDLE_S + 60.0
 METRICS_LIMIT_S = 30.0
+# What programs, files and the store may answer instead of doing as they are told.
+FAULTS = (BotoCoreError, ClientError, OSError, psutil.Error, subprocess.SubprocessError)
 COUNT_INTERVAL_S = 0.5
 SCRAPE_INTERVAL_S = 2.0
 DISCOVERY = "prom_metrics_service_discovery.json"
@@ -90,15 +94,16 @@ class Rehearsal:
 
     def _end(self, started: ExitStack) -> str:
         """Undo all that was started; returns what could not be undone."""
-        with self._phase("end") as line:
-            try:
+        try:
+            with self._phase("end") as line:
                 started.close()
-            except ClusterError as error:
-                self.summary["status"] = "failed"
-                line.say(str(error))
-                return str(error)
-            line.say("no process and no namespace is left")
-            return ""
+                line.say("no process and no namespace is left")
+        except ClusterError as error:
+            self.summary["status"] = "failed"
+            # Said here, because an error on the way is what is raised.
+            self.display.console.print(str(error), markup=False)
+            return str(error)
+        return ""
 
     def _work(self, started: ExitStack) -> None:
         """All phases; what has to be undone goes into `started`."""
@@ -227,10 +232,14 @@ class Rehearsal:
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[StepLine]:
+        """A part of the rehearsal; a fault in it becomes a ClusterError that names it."""
         start = self.timeline.now()
         with self.display.step(name) as line:
             try:
                 yield line
+            except FAULTS as fault:
+                reason = " ".join(str(fault).split())[-300:]
+                raise ClusterError(f"{name}: {type(fault).__name__}: {reason}") from fault
             finally:
                 phase = Phase(name, start, self.timeline.now(), line.text)
                 self.timeline.phases.append(phase)
@@ -242,7 +251,8 @@ class Rehearsal:
         logs.mkdir()
         for pattern in ("*.log", "session_latest/logs/monitor.*"):
             for path in cluster.folder.glob(pattern):
-                shutil.copyfile(path, logs / path.name)
+                with suppress(FileNotFoundError):  # rotated away meanwhile
+                    shutil.copyfile(path, logs / path.name)
 
     def _write(self) -> None:
         """summary.json and timeline.png."""

@@ -1,6 +1,7 @@
 """Whether what a run leaves behind holds a secret."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.rehearsal.nodes import TOKEN_FILE, LocalCluster
@@ -35,4 +36,5 @@ def _objects(store: Seaweed) -> Iterator[tuple[str, bytes]]:
 def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in folder.rglob("*"):
         if path.is_file() and path.name != TOKEN_FILE:
-            yield str(path.relative_to(folder)), path.read_bytes()
+            with suppress(FileNotFoundError):  # a log that was rotated away, under another name now
+                yield str(path.relative_to(folder)), path.read_bytes()

@@ -63,15 +63,18 @@ def classify(url: str, language: str, text: str) -> dict[str, Any]:
 
 def _serve(cluster: LocalCluster, verb: str, *arguments: str) -> None:
     command = [command_of_this_python("serve"), verb, *arguments, "--address", cluster.dashboard]
-    ended = subprocess.run(
-        command,
-        env=cluster.environment,
-        cwd=cluster.project,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_LIMIT_S,
-        check=False,
-    )
+    try:
+        ended = subprocess.run(
+            command,
+            env=cluster.environment,
+            cwd=cluster.project,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError(f"`serve {verb}` took more than {COMMAND_LIMIT_S:.0f} s") from error
     if ended.returncode:
         raise ClusterError(f"`serve {verb}` failed: {' '.join(ended.stderr.split())[-500:]}")
 

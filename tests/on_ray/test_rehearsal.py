@@ -15,11 +15,14 @@ from cluster.observability.exported import GPU_METRICS, queried_metrics
 
 pytestmark = pytest.mark.slow
 
+# In the command lines of nodes, their agents and workers, and of the store.
+MARKS = ("/tmp/ray-", "/tmp/s3-", "weed server", "raylet", "gcs_server", "ray::")
+
 
 @pytest.mark.timeout(600)
 def test_a_rehearsal_scales_up_and_down_serves_and_leaves_nothing(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    before = namespaces()
+    spaces, devices, processes = namespaces(), links(), nodes_and_stores()
     ended = subprocess.run(
         [sys.executable, "-m", "cluster", "rehearse", str(results)],
         cwd=ROOT,
@@ -47,16 +50,45 @@ def test_a_rehearsal_scales_up_and_down_serves_and_leaves_nothing(tmp_path: Path
     assert summary["searched_for_secrets"] > 50
     assert (results / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
-    assert namespaces() == before
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(results) in str(p.info["cmdline"])]
-    assert not left
+    assert namespaces() == spaces
+    assert links() == devices
+    left = nodes_and_stores()
+    assert [left[key] for key in left.keys() - processes.keys()] == []
+
+
+@pytest.mark.parametrize("title", ["ray::rehearsed", "weed server -dir=/tmp/s3-a"])
+def test_a_process_that_a_rehearsal_left_would_be_seen(title: str) -> None:
+    before = nodes_and_stores()
+    with subprocess.Popen(["bash", "-c", f"exec -a '{title}' sleep 600"]) as process:
+        while process.pid not in {pid for pid, _ in nodes_and_stores()}:
+            assert process.poll() is None
+        process.kill()
+    assert nodes_and_stores().keys() <= before.keys()
 
 
 def namespaces() -> str:
     """Network namespaces of this machine; none where there is no `ip`."""
+    return ip("netns", "list")
+
+
+def links() -> set[str]:
+    """Names of this machine's network devices."""
+    return {line.split(":")[1].strip() for line in ip("-o", "link").splitlines()}
+
+
+def ip(*arguments: str) -> str:
+    """What `ip` prints; nothing where there is none."""
     program = shutil.which("ip")
     if program is None:
         return ""
-    return subprocess.run(
-        [program, "netns", "list"], capture_output=True, text=True, check=True
-    ).stdout
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def nodes_and_stores() -> dict[tuple[int, float], str]:
+    """(pid, start) → command line of every process of this machine that is of Ray or of a store."""
+    found = {}
+    for process in psutil.process_iter(["cmdline", "create_time"]):
+        shown = " ".join(process.info["cmdline"] or [])
+        if any(mark in shown for mark in MARKS):
+            found[process.pid, process.info["create_time"]] = shown
+    return found

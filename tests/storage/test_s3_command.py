@@ -53,7 +53,8 @@ def test_the_store_is_private_to_its_owner_and_keeps_its_data(
         for options in ({"signature_version": UNSIGNED}, {"retries": {"max_attempts": 0}}):
             assert refusal(variables, **options) in ("AccessDenied", "InvalidAccessKeyId")
     assert not psutil.wait_procs(family, timeout=5)[1]
-    private = [folder, *(folder / name for name in ("server.json", "s3.json", "env"))]
+    names = ("server.json", "s3.json", "env", "log", "data")
+    private = [folder, *(folder / name for name in names)]
     assert [path.stat().st_mode & 0o077 for path in private] == [0] * len(private)
 
     with started(folder) as (_, again):

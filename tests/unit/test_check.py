@@ -99,12 +99,7 @@ def config() -> Any:
         ("provider.availability_zone", "eu-west-1a", "provider.availability_zone", "is not a zone"),
         ("setup_commands", REMOVED, "setup_commands", "installs another Ray"),
         ("docker.run_options", [], "docker.run_options", "RAY_AUTH_MODE=token"),
-        (
-            "head_start_ray_commands.1",
-            "ray start --head --dashboard-host=0.0.0.0",
-            "head_start_ray_commands.1",
-            "opens the Jobs API",
-        ),
+        (f"{LAUNCH}.InstanceType", REMOVED, f"{LAUNCH}.InstanceType", "EC2 would choose"),
         (
             "provider.cache_stopped_nodes",
             True,
@@ -121,6 +116,24 @@ def test_a_mistake_in_a_file_for_ray_up_is_named(
     assert words in problem.message
     assert str(problem).startswith("c.yaml: ")
     assert "\n" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["=0.0.0.0", " 0.0.0.0", "='0.0.0.0'", ' "0.0.0.0"', "=::", "=[::]", "=$HOST", " 10.0.0.7"],
+)
+def test_a_dashboard_that_others_reach_is_named(config: Any, option: str) -> None:
+    command = f"ray start --head --dashboard-host{option} --port=6379; true"
+    key = "head_start_ray_commands.1"
+    (problem,) = check_cluster("c.yaml", changed(config, key, command))
+    assert problem.key == key
+    assert "opens the Jobs API" in problem.message
+
+
+@pytest.mark.parametrize("option", ["=127.0.0.1", " '127.0.0.1'", "=localhost", "=::1", "=[::1]"])
+def test_a_dashboard_on_loopback_is_none(config: Any, option: str) -> None:
+    command = f"ray start --head --dashboard-host{option}"
+    assert check_cluster("c.yaml", changed(config, "head_start_ray_commands.1", command)) == []
 
 
 @pytest.mark.parametrize(
@@ -210,6 +223,11 @@ def test_a_region_or_machine_without_a_price_is_said(
     assert "not ap-northeast-2" in run(monkeypatch, capsys, "check", str(file))[1]
     file.write_text(text.replace("c6i.8xlarge", "c7i.8xlarge"))
     assert "no 'c7i.8xlarge'" in run(monkeypatch, capsys, "check", str(file))[1]
+    launch = "LaunchTemplate: {LaunchTemplateName: mine}"
+    file.write_text(text.replace("InstanceType: c6i.8xlarge", launch))
+    status, out, err = run(monkeypatch, capsys, "check", str(file))
+    assert (status, err) == (0, "")
+    assert "no cost: cpu has no InstanceType" in out
 
 
 def test_bad_usage_exits_2(

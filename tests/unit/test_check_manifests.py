@@ -1,8 +1,5 @@
 """The manifests of cluster/kuberay: what they promise, and which mistakes the check finds."""
 
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from langalign.errors import ConfigError
 from serve.settings import Settings
 
 KUBERAY = Path(__file__).parents[2] / "cluster" / "kuberay"
+PROMETHEUS = KUBERAY.parent / "observability" / "prometheus-kubernetes.yaml"
 WORKER = "spec.workerGroupSpecs.1.template.spec"
 
 
@@ -198,68 +196,57 @@ def test_the_dashboard_is_open_to_the_operator_and_the_cluster_only() -> None:
     ]
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, for its Kustomize")
-@pytest.mark.parametrize("folder", ["base", "overlays/a100", "serving"])
-def test_kustomize_itself_builds_the_same(folder: str) -> None:
-    # Without a kubeconfig it cannot talk to a cluster; building needs none.
-    alone = {**os.environ, "KUBECONFIG": os.devnull}
-    command = ["kubectl", "kustomize", str(KUBERAY / folder)]
-    text = subprocess.run(command, env=alone, capture_output=True, text=True, check=True).stdout
-    theirs = {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.safe_load_all(text)}
-    assert built(folder) == theirs
+def policies(kind: str) -> list[tuple[dict[str, Any], list[Any]]]:
+    """(peer, ports) of each rule of the base's network policies; kind: `from` or `to`."""
+    direction = {"from": "ingress", "to": "egress"}[kind]
+    return [
+        (peer, [port["port"] for port in rule.get("ports", [])])
+        for document in built("base").values()
+        if document["kind"] == "NetworkPolicy"
+        for rule in document["spec"].get(direction, [])
+        for peer in rule[kind]
+    ]
 
 
-def written(folder: Path, rules: dict[str, Any]) -> Path:
-    """A kustomization of one object that holds a list."""
-    thing = {"apiVersion": "v1", "kind": "Thing", "metadata": {"name": "t"}, "list": [1, {"a": 2}]}
-    (folder / "thing.yaml").write_text(yaml.safe_dump(thing))
-    content = {"resources": ["thing.yaml"], **rules}
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("patch", "expected"),
-    [
-        ({"op": "add", "path": "/list/-", "value": 3}, [1, {"a": 2}, 3]),
-        ({"op": "add", "path": "/list/0", "value": 3}, [3, 1, {"a": 2}]),
-        ({"op": "add", "path": "/list/1/b~1c", "value": 3}, [1, {"a": 2, "b/c": 3}]),
-        ({"op": "copy", "from": "/list/1", "path": "/list/2"}, [1, {"a": 2}, {"a": 2}]),
-        ({"op": "remove", "path": "/list/0"}, [{"a": 2}]),
-        ({"op": "replace", "path": "/list/1/a", "value": 3}, [1, {"a": 3}]),
-    ],
-)
-def test_patches_follow_rfc_6902(tmp_path: Path, patch: Any, expected: Any) -> None:
-    rules = {"patches": [{"target": {"kind": "Thing"}, "patch": yaml.safe_dump([patch])}]}
-    (manifest,) = build(written(tmp_path, rules))
-    assert manifest.document["list"] == expected
+def test_prometheus_reaches_the_ports_that_it_is_told_to_read() -> None:
+    (job,) = yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]
+    (ports,) = [one["regex"].split("|") for one in job["relabel_configs"] if "port" in str(one)]
+    for folder, name in (("base", "RayCluster"), ("serving", "RayService")):
+        document = built(folder)[f"{name}/langalign"]
+        (discovery,) = job["kubernetes_sd_configs"]
+        assert discovery["namespaces"]["names"] == [document["metadata"]["namespace"]]
+        cluster = document["spec"].get("rayClusterConfig", document["spec"])
+        (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+        named = {port["name"]: port["containerPort"] for port in head["ports"]}
+        label = {"app.kubernetes.io/name": "prometheus"}
+        (opened,) = [
+            given for peer, given in policies("from") if label in peer["podSelector"].values()
+        ]
+        assert sorted(opened) == sorted(named[port] for port in ports)
 
 
 @pytest.mark.parametrize(
-    "patch",
-    [
-        {"op": "add", "path": "/list/4", "value": 3},
-        {"op": "replace", "path": "/list/1/b", "value": 3},
-        {"op": "remove", "path": "/nothing"},
-        {"op": "move", "from": "/list/0", "path": "/list/1"},
-    ],
+    ("address", "ports"), [("169.254.170.23/32", [80]), ("169.254.20.10/32", [53, 53])]
 )
-def test_a_patch_that_does_not_fit_is_named(tmp_path: Path, patch: Any) -> None:
-    rules = {"patches": [{"target": {"kind": "Thing"}, "patch": yaml.safe_dump([patch])}]}
-    with pytest.raises(ConfigError, match=f"{patch['op']} {patch['path']} does not fit"):
-        build(written(tmp_path, rules))
+def test_pods_reach_the_agents_of_their_own_node(address: str, ports: list[int]) -> None:
+    assert [
+        given for peer, given in policies("to") if peer.get("ipBlock") == {"cidr": address}
+    ] == [ports]
 
 
 @pytest.mark.parametrize(
-    ("rules", "words"),
-    [
-        ({"generators": []}, "generators: is not read here"),
-        ({"patches": [{"target": {"name": "u"}, "patch": "[]"}]}, "no resource is"),
-        ({"resources": ["nothing.yaml"]}, "nothing.yaml: cannot be read"),
-    ],
+    ("folder", "name"), [("base", "RayCluster/langalign"), ("serving", "RayService/langalign")]
 )
-def test_a_kustomization_that_cannot_be_built_is_named(
-    tmp_path: Path, rules: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(ConfigError, match=words):
-        build(written(tmp_path, rules))
+def test_the_autoscaler_writes_its_logs_where_the_head_has_them(folder: str, name: str) -> None:
+    spec = built(folder)[name]["spec"]
+    cluster = spec.get("rayClusterConfig", spec)
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    (logs,) = [one for one in head["volumeMounts"] if one["mountPath"] == "/tmp/ray"]
+    assert cluster["autoscalerOptions"]["volumeMounts"] == [logs]
+
+
+def test_a_drain_can_take_one_serving_worker_while_another_answers() -> None:
+    spec = built("serving")["RayService/langalign"]["spec"]
+    (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    assert min(group["minReplicas"], group["replicas"], application["args"]["replicas"]) >= 2

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.check_aws import check_cluster
+from cluster.observability.exported import DASHBOARD
 from cluster.prices import cost_bounds, cost_rows
 from cluster.yamlfiles import read_documents
 
@@ -69,7 +71,7 @@ def test_the_workers_read_and_write_below_one_prefix_of_one_bucket() -> None:
 
 def test_the_head_starts_ends_and_tags_machines_of_this_cluster_only(config: Any) -> None:
     by_name = {one["Sid"]: one for one in statements("head.json")}
-    name = config["cluster_name"]
+    name = "CLUSTER"  # docs/cluster.md fills it in, as BUCKET and PREFIX
     start = by_name["StartMachinesOfTheCluster"]["Condition"]["StringEquals"]
     assert start == {"aws:RequestTag/ray-cluster-name": name}
     end = by_name["TagAndEndMachinesOfTheCluster"]["Condition"]["StringEquals"]
@@ -86,6 +88,12 @@ def test_the_cost_is_bounded_by_max_workers(config: Any) -> None:
     assert most == pytest.approx(0.384 + 6 * 21.957642 + 4 * 1.36 + 4 * 0.9776)
     _, five = cost_bounds(rows, 5)
     assert five == pytest.approx(0.384 + 5 * 21.957642)
+
+
+def test_more_workers_that_always_run_than_may_make_nothing_cheaper(config: Any) -> None:
+    config["available_node_types"]["cpu"]["min_workers"] = 4
+    least, most = cost_bounds(cost_rows(config), max_workers=2)
+    assert most == least == pytest.approx(0.384 + 4 * 1.36)
 
 
 def test_the_image_has_every_package_and_the_folder_where_ray_starts(config: Any) -> None:
@@ -107,6 +115,17 @@ def test_the_token_lies_where_the_container_looks_for_it(config: Any) -> None:
     (mounted,) = config["file_mounts"]
     assert mounted == f"{home}/.ray/auth_token"
     assert f"--env RAY_AUTH_TOKEN_PATH={mounted}" in config["docker"]["run_options"]
+
+
+def test_whoever_reads_the_metrics_on_the_heads_machine_finds_rays_list_of_nodes(
+    config: Any,
+) -> None:
+    scrape = yaml.safe_load(DASHBOARD.with_name("prometheus.yaml").read_text())
+    (source,) = scrape["scrape_configs"][0]["file_sd_configs"]
+    (file,) = source["files"]
+    folder = Path(file).parent
+    assert f"-v {folder}:{folder}" in config["docker"]["run_options"]
+    assert f"mkdir -p -m 1777 {folder}" in config["initialization_commands"]
 
 
 def statements(name: str) -> list[dict[str, Any]]:

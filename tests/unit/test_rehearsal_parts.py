@@ -1,15 +1,26 @@
 """Parts of the rehearsal that need no cluster."""
 
+import io
+import json
+import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from ray.autoscaler._private.util import validate_config
+from rich.console import Console
 
-from cluster.rehearsal import network
+from cluster.rehearsal import network, secrecy
 from cluster.rehearsal.autoscaling import autoscaling_config
 from cluster.rehearsal.network import Network, open_network
+from cluster.rehearsal.nodes import LocalCluster
+from cluster.rehearsal.rehearsal import Rehearsal
+from cluster.rehearsal.starting import resource_options
 from cluster.rehearsal.timeline import Phase, Timeline, plot_timeline, repeatedly
 from langalign.errors import ClusterError
 
@@ -86,3 +97,78 @@ def test_namespaces_come_and_go() -> None:
     finally:
         found.close()
     assert not found.exists()
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"CPU": 2}, ["--num-cpus=2", "--num-gpus=0"]),
+        ({"GPU": 1, "memory": 1e9}, ["--num-cpus=0", "--num-gpus=1", "--memory=1000000000"]),
+        ({"CPU": 1, "disk": 2}, ["--num-cpus=1", "--num-gpus=0", '--resources={"disk": 2}']),
+    ],
+)
+def test_a_node_has_all_the_resources_that_its_type_has(
+    resources: dict[str, float], expected: list[str]
+) -> None:
+    assert resource_options(resources) == expected
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    """One that is not started."""
+    made = LocalCluster(Network(), {}, project=tmp_path)
+    yield made
+    shutil.rmtree(made.folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["starting", "{}", '{"data": null}', '{"data": {"summary": [{}]}}']
+)
+def test_a_dashboard_that_is_not_ready_is_a_cluster_error(
+    monkeypatch: pytest.MonkeyPatch, cluster: LocalCluster, text: str
+) -> None:
+    def get(url: str, **_: Any) -> httpx2.Response:
+        return httpx2.Response(200, text=text, request=httpx2.Request("GET", url))
+
+    monkeypatch.setattr(httpx2, "get", get)
+    with pytest.raises(ClusterError, match="the dashboard"):
+        cluster.nodes()
+
+
+def test_a_log_that_vanishes_while_it_is_searched_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("kept.log", "rotated.log"):
+        (tmp_path / name).write_text("text")
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == "rotated.log":
+            raise FileNotFoundError(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert list(secrecy._files(tmp_path)) == [("kept.log", b"text")]
+
+
+@pytest.mark.parametrize(
+    "fault", [PermissionError("no space"), subprocess.TimeoutExpired("serve: no space", 1)]
+)
+def test_whatever_fails_at_the_end_the_rest_is_undone_and_the_summary_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Exception
+) -> None:
+    rehearsal = Rehearsal(tmp_path, Console(file=io.StringIO()))
+    undone: list[str] = []
+
+    def work(started: ExitStack) -> None:
+        def fail() -> None:
+            raise fault
+
+        started.callback(undone.append, "network")
+        started.callback(fail)
+
+    monkeypatch.setattr(rehearsal, "_work", work)
+    with pytest.raises(ClusterError, match=r"end: .*no space"):
+        rehearsal.run()
+    assert undone == ["network"]
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
