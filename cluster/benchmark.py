@@ -26,12 +26,14 @@ from cluster.local_translation import TranslatorUnit, translate_rows, translated
 from cluster.monitor import Progress, start_monitor, watching
 from cluster.prepare import DEMO
 from cluster.train import run_units
+from langalign.benchmarkcells import ResultSet
 from langalign.benchmarkgrid import LOCAL, BenchmarkConfig, StudyConfig
-from langalign.benchmarkreport import write_benchmark_report
+from langalign.benchmarkreport import main_tables, write_benchmark_report
 from langalign.benchmarkresult import CellResult, CellStore
 from langalign.errors import LangAlignError, TrainingError
 from langalign.report import dump_json
 from langalign.storage import Storage
+from langalign.texttables import TextTable
 
 __all__ = ["Benchmark"]
 
@@ -49,10 +51,11 @@ class Benchmark:
         self.store = CellStore(storage, self.folder)
         self._ray = ExitStack()
         self._monitor: Any = None
+        self.tables: list[TextTable] = []
         self.written: list[str] = []
 
     def run(self) -> dict[str, Any]:
-        """Fill in the grid and write the report; returns the summary.
+        """Fill in the grid and write the report; returns the summary, whose tables are `tables`.
 
         Raises:
             TrainingError: not one cell has a score.
@@ -74,6 +77,7 @@ class Benchmark:
             "encoder": self.config.encoder.name,
             "command": shlex.join(["python", *sys.argv]),
         }
+        self.tables = main_tables(self.config, ResultSet.of(results))
         summary = self._summary(results, time.monotonic() - start)
         with self.display.step("report") as line:
             keys = write_benchmark_report(self.store, self.config, results, facts)
@@ -247,6 +251,7 @@ class Benchmark:
             "seed": self.config.grid.seeds[0],
             "cells": {"done": len(done), "failed": len(results) - len(done)},
             "results": [_row(result) for result in done],
+            "tables": [table.values() for table in self.tables],
             "models": [],
         }
 

@@ -6,6 +6,7 @@ same command, and a larger grid adds to what is there.
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jobs.command import Arguments, run_job
 from langalign.benchmarkgrid import BenchmarkConfig
 from langalign.report import print_report
 from langalign.storage import Storage
+from langalign.texttables import TextTable, console_table
 
 DEMO_CONFIG = Path(__file__).parent / "configs" / "benchmark-demo.yaml"
 EXAMPLES = """\
@@ -49,8 +51,16 @@ def _benchmark(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
     console.print(f"[bold]langalign benchmark[/bold] {config.name}, {storage.root}")
     benchmark = Benchmark(config, storage, console)
     summary = benchmark.run()
+    show_tables(benchmark.tables, console)
+    # Its own table knows of one size only.
     print_report({**summary, "results": []}, console, benchmark.written)
     return summary
+
+
+def show_tables(tables: Iterable[TextTable], console: Console) -> None:
+    """Print them folded to the width: a line cut off would hide the largest sizes."""
+    for table in tables:
+        console.print(console_table(table), soft_wrap=False)
 
 
 if __name__ == "__main__":

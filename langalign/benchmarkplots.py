@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from langalign.benchmarkcells import Key, ResultSet, row_label
 from langalign.benchmarkconfig import CostsConfig
 from langalign.benchmarkresult import estimate
-from langalign.benchmarktables import Key, ResultSet, row_label
 from langalign.costs import priced
 from langalign.figures import COLOURS, DPI, WIDTH_INCHES, tidy
 
@@ -87,8 +87,8 @@ def _cosines(results: ResultSet, study: str) -> Figure | None:
     for place, (label, when, kind) in enumerate(bars):
         heights = []
         for size in sizes:
-            cells = results.found.get(Key(study, "langalign", kind, size, most), {}).values()
-            found = [c.alignment[when]["cosine"] for c in cells if c.is_done and c.alignment]
+            key = Key(study, "langalign", kind, size, most)
+            found = results.measures(key, when, "cosine").values()
             heights.append(statistics.fmean(found) if found else math.nan)
         left = [x + place * width for x in range(len(sizes))]
         axes.bar(left, heights, width, label=label, color=COLOURS[place % len(COLOURS)])

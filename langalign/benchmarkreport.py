@@ -1,31 +1,30 @@
 """The report of a benchmark: one HTML page and the same in Markdown, from tables and figures.
 
-In both every figure leads to its line in the index of cells, and from there to the manifest of
-each seed, which lies beside the report in `cells/`.
+In both every figure of a table leads to its line in the index of cells, and from there to the
+manifest of each seed, which lies beside the report in `cells/`.
 """
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
+from langalign.benchmarkcells import ResultSet
 from langalign.benchmarkgrid import BenchmarkConfig
+from langalign.benchmarkindex import cell_index, failure_table, several_index
 from langalign.benchmarkplots import benchmark_plots
 from langalign.benchmarkresult import CellResult, CellStore
-from langalign.benchmarktables import (
-    Entry,
-    ResultSet,
-    TextTable,
-    alignment_table,
-    cell_index,
-    cosine_table,
-    failure_table,
-    score_table,
-)
+from langalign.benchmarktables import alignment_table, cosine_table, score_table
 from langalign.correlation import correlation_table
 from langalign.costs import cheapest_table, cost_table
 from langalign.findings import findings_table
 from langalign.page import html_image, whole_page
+from langalign.texttables import Entry, TextTable, html_table, markdown_table
 
-__all__ = ["benchmark_tables", "html_report", "markdown_report", "write_benchmark_report"]
+__all__ = [
+    "benchmark_tables",
+    "html_report",
+    "main_tables",
+    "markdown_report",
+    "write_benchmark_report",
+]
 
 _STYLE = "td a { color: inherit; text-decoration-style: dotted } td a + a { margin-left: .8rem }"
 # The paper's tables: title, and the methods that go down.
@@ -50,23 +49,23 @@ _SUBJECTS = (
 def benchmark_tables(config: BenchmarkConfig, results: ResultSet) -> list[TextTable]:
     """All tables in their order; those without a line are left out."""
     studies = [study.name for study in config.studies]
-    tables = [findings_table(results, studies), correlation_table(results, studies)]
+    tasks = {study.name: study.task.name for study in config.studies}
+    tables = [findings_table(results, studies), correlation_table(results, tasks)]
     for study in studies:
-        for (title, methods), subjects in zip(_TABLES, _SUBJECTS, strict=True):
-            if any(results.keys(study, method) for method in subjects):
-                tables.append(
-                    score_table(
-                        results,
-                        study,
-                        methods,
-                        f"{title}, {study}",
-                        is_published=config.is_published,
-                    )
-                )
+        tables += _score_tables(config, results, study)
         tables.append(cosine_table(results, study, is_published=config.is_published))
         tables.append(alignment_table(results, study))
         tables.append(cost_table(results, study, config.costs))
         tables.append(cheapest_table(results, study, config.costs))
+    return [table for table in (*tables, failure_table(results)) if table.rows]
+
+
+def main_tables(config: BenchmarkConfig, results: ResultSet) -> list[TextTable]:
+    """What a job ends with: the findings, each study's first table of scores, what failed."""
+    studies = [study.name for study in config.studies]
+    tables = [findings_table(results, studies)]
+    for study in studies:
+        tables += _score_tables(config, results, study)[:1]
     return [table for table in (*tables, failure_table(results)) if table.rows]
 
 
@@ -77,9 +76,10 @@ def html_report(
     facts: Mapping[str, str],
 ) -> str:
     """The page; `facts` says what it takes to repeat the benchmark."""
-    parts = [_html(table) for table in benchmark_tables(config, results)]
+    tables = benchmark_tables(config, results)
+    parts = [html_table(table) for table in tables]
     parts += [html_image(name, data) for name, data in images.items()]
-    parts += [_html(cell_index(results)), _html(_facts(facts))]
+    parts += [html_table(table) for table in _ending(tables, results, facts)]
     return whole_page(config.title or config.name, parts, style=_STYLE)
 
 
@@ -90,10 +90,11 @@ def markdown_report(
     facts: Mapping[str, str],
 ) -> str:
     """The same as Markdown; `images` are the names of PNG files beside it."""
+    tables = benchmark_tables(config, results)
     parts = [f"# {config.title or config.name}"]
-    parts += [_markdown(table) for table in benchmark_tables(config, results)]
+    parts += [markdown_table(table) for table in tables]
     parts += [f"![{name}]({name}.png)" for name in images]
-    parts += [_markdown(cell_index(results)), _markdown(_facts(facts))]
+    parts += [markdown_table(table) for table in _ending(tables, results, facts)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,54 +115,19 @@ def write_benchmark_report(
     return [f"{store.folder}/{name}" for name in files]
 
 
-def _facts(facts: Mapping[str, str]) -> TextTable:
+def _score_tables(config: BenchmarkConfig, results: ResultSet, study: str) -> list[TextTable]:
+    """Of one study, those that have a cell of their subject."""
+    return [
+        score_table(results, study, methods, f"{title}, {study}", is_published=config.is_published)
+        for (title, methods), subjects in zip(_TABLES, _SUBJECTS, strict=True)
+        if any(results.keys(study, method) for method in subjects)
+    ]
+
+
+def _ending(
+    tables: Sequence[TextTable], results: ResultSet, facts: Mapping[str, str]
+) -> list[TextTable]:
+    """Where the figures of `tables` lead to, and how all of it was made."""
     rows = [(Entry(name), Entry(value)) for name, value in facts.items()]
-    return TextTable("How it was made", ("fact", "value"), rows)
-
-
-def _html(table: TextTable) -> str:
-    is_index = table.title == "All cells"
-    lines = ["".join(f"<th>{escape(name)}</th>" for name in table.header)]
-    for row in table.rows:
-        fields = (_html_field(entry, is_index=is_index) for entry in row)
-        lines.append("".join(f"<td{_class(e)}>{f}</td>" for e, f in zip(row, fields, strict=True)))
-    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return f'<h2>{escape(table.title)}</h2><div class="scroll"><table>{body}</table></div>{note}'
-
-
-def _class(entry: Entry) -> str:
-    return ' class="number"' if entry.text.lstrip("+-")[:1].isdigit() else ""
-
-
-def _html_field(entry: Entry, *, is_index: bool) -> str:
-    text = escape(entry.text)
-    text = f"<b>{text}</b>" if entry.is_bold else text
-    text = f"<u>{text}</u>" if entry.is_underlined else text
-    if entry.key and is_index:
-        text = f'<span id="{escape(entry.key.anchor)}">{text}</span>'
-    elif entry.key:
-        text = f'<a href="#{escape(entry.key.anchor)}">{text}</a>'
-    links = (
-        f'<a href="cells/{escape(digest)}.json">{escape(label)}</a>'
-        for label, digest in entry.links
-    )
-    return " ".join(filter(None, [text, *links]))
-
-
-def _markdown(table: TextTable) -> str:
-    lines = [f"## {table.title}", "", _row(table.header), _row(["---"] * len(table.header))]
-    lines += [_row([_markdown_field(entry) for entry in row]) for row in table.rows]
-    return "\n".join([*lines, "", table.note] if table.note else lines)
-
-
-def _row(fields: Sequence[str]) -> str:
-    return f"| {' | '.join(fields)} |"
-
-
-def _markdown_field(entry: Entry) -> str:
-    text = entry.text.replace("|", r"\|")
-    text = f"**{text}**" if entry.is_bold else text
-    text = f"<u>{text}</u>" if entry.is_underlined else text
-    links = (f"[{label}](cells/{digest}.json)" for label, digest in entry.links)
-    return " ".join(filter(None, [text, *links]))
+    made = TextTable("How it was made", ("fact", "value"), rows)
+    return [several_index(tables), cell_index(results), made]

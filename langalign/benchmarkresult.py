@@ -15,7 +15,7 @@ from langalign.storage import Storage
 __all__ = ["CONFIDENCE", "CellResult", "CellStore", "Estimate", "estimate", "paired_p"]
 
 CONFIDENCE = 0.95
-# Differences that vary by less than so much of their size vary by rounding.
+# Figures, in points or cosines, that are no further apart differ by rounding.
 _ROUNDING = 1e-9
 
 
@@ -23,8 +23,10 @@ _ROUNDING = 1e-9
 class CellResult:
     """What came of a cell: its scores by metric, or the reason why there are none.
 
-    `alignment` holds the measures of the held-out pairs `before` and `after` the aligner, and the
-    cosine of a source sentence and its own image (`moved`); `seconds` is by step.
+    `alignment` holds the measures of the held-out pairs `before` (with their number, `pairs`) and
+    `after` the aligner, and the cosine of a source sentence and its own image (`moved`). `seconds`
+    is what the cell takes by step, as if it were alone: `translator` (training a local one, and
+    translating by it), `tune` (step 1 and what comes before it), `embed`, `aligner` and `head`.
     """
 
     cell: Cell
@@ -117,7 +119,11 @@ class CellStore:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean over seeds, and half the width of its interval; None with one seed."""
+    """Mean over seeds, and half the width of its interval.
+
+    None where there is no interval: with one seed, and where the figures do not vary, which with a
+    few seeds says nothing of how they would.
+    """
 
     mean: float
     half_width: float | None
@@ -127,23 +133,23 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate:
     """Student's t interval of a mean at 95 %; `values` holds one figure for each seed."""
     count = len(values)
-    if count < 2:
-        return Estimate(values[0], None, count)
+    mean = statistics.fmean(values)
+    if count < 2 or max(values) - min(values) <= _ROUNDING:
+        return Estimate(mean, None, count)
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
-    return Estimate(
-        statistics.fmean(values), quantile * statistics.stdev(values) / math.sqrt(count), count
-    )
+    return Estimate(mean, quantile * statistics.stdev(values) / math.sqrt(count), count)
 
 
 def paired_p(ours: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
     """Two-sided p of a paired t-test over the seeds that both have; None with fewer than two.
 
-    Where all differences are equal but for rounding, it is 1 if they are 0 and else 0.
+    None too where the differences do not vary but for rounding, of which the test can say nothing;
+    where they are all 0 it is 1.
     """
     seeds = sorted(set(ours) & set(theirs))
     if len(seeds) < 2:
         return None
     differences = np.array([ours[seed] - theirs[seed] for seed in seeds])
-    if np.ptp(differences) <= _ROUNDING * np.abs(differences).max():
-        return 1.0 if not differences.any() else 0.0
+    if np.ptp(differences) <= _ROUNDING:
+        return 1.0 if np.abs(differences).max() <= _ROUNDING else None
     return float(stats.ttest_1samp(differences, 0.0).pvalue)

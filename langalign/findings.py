@@ -5,11 +5,14 @@ both have; the interval and the test are over seeds.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from langalign.benchmarkcells import Key, ResultSet, row_label
 from langalign.benchmarkresult import Estimate, estimate, paired_p
-from langalign.benchmarktables import Entry, Key, ResultSet, TextTable, row_label
+from langalign.benchmarktables import OVER_SEEDS
+from langalign.figures import MISSING
+from langalign.texttables import Entry, TextTable, of_cells
 
 __all__ = ["Finding", "findings", "findings_table"]
 
@@ -21,7 +24,8 @@ EQUAL_POINTS = 2.0
 class Finding:
     """One comparison in one study: `difference` is in `unit`, and expected to be over 0.
 
-    Where `is_equality`, it is expected to lie within `EQUAL_POINTS` of 0.
+    Where `is_equality`, it is expected to lie within `EQUAL_POINTS` of 0. `keys` name the cells
+    that are compared.
     """
 
     study: str
@@ -29,15 +33,16 @@ class Finding:
     what: str
     difference: Estimate
     p: float | None
+    keys: tuple[Key, ...]
     unit: str = "points"
     is_equality: bool = False
 
     @property
     def verdict(self) -> str:
-        """Holds, does not hold, or open: the interval is on both sides of what was expected."""
+        """Holds, does not hold, or open: there is no interval, or it is on both sides."""
         half = self.difference.half_width
         if half is None:
-            return "one seed only"
+            return "one seed only" if self.difference.seeds == 1 else "open"
         low, high = self.difference.mean - half, self.difference.mean + half
         if self.is_equality:
             if low >= -EQUAL_POINTS and high <= EQUAL_POINTS:
@@ -67,33 +72,30 @@ def findings(results: ResultSet, study: str) -> list[Finding]:
 
 def findings_table(results: ResultSet, studies: Iterable[str]) -> TextTable:
     """A line for each finding."""
-    lines = []
-    for study in studies:
-        for finding in findings(results, study):
-            mean, half = finding.difference.mean, finding.difference.half_width
-            digits = 1 if finding.unit == "points" else 3
-            interval = "" if half is None else f" ± {half:.{digits}f}"
-            p = "" if finding.p is None else f"{finding.p:.3f}"
-            lines.append(
-                tuple(
-                    Entry(text)
-                    for text in (
-                        study,
-                        finding.claim,
-                        finding.what,
-                        f"{mean:+.{digits}f}{interval} {finding.unit}",
-                        p,
-                        finding.verdict,
-                    )
-                )
-            )
+    lines = [_line(finding) for study in studies for finding in findings(results, study)]
     note = (
         "Difference: mean over the sizes that both sides have, then mean and 95 % interval over "
-        "seeds; p of a paired t-test. Open: the interval does not decide. About equal: within "
+        f"seeds; p of a paired t-test. {OVER_SEEDS} Open: the interval does not decide, or there "
+        "is none, since the difference is the same in every seed. About equal: within "
         f"{EQUAL_POINTS:g} points."
     )
     header = ("study", "the paper's finding", "shown by", "difference", "p", "verdict")
     return TextTable("Which of the paper's findings hold", header, lines, note)
+
+
+def _line(finding: Finding) -> tuple[Entry, ...]:
+    mean, half = finding.difference.mean, finding.difference.half_width
+    digits = 1 if finding.unit == "points" else 3
+    interval = "" if half is None else f" ± {half:.{digits}f}"
+    p = MISSING if finding.p is None else f"{finding.p:.3f}"
+    figures = (f"{mean:+.{digits}f}{interval} {finding.unit}", p)
+    return (
+        Entry(finding.study),
+        Entry(finding.claim),
+        Entry(finding.what),
+        *of_cells(figures, finding.keys),
+        Entry(finding.verdict),
+    )
 
 
 def _kind_findings(results: ResultSet, study: str, kind: str, method: str) -> Iterator[Finding]:
@@ -148,39 +150,45 @@ def _compare(
     *,
     is_equality: bool = False,
 ) -> Iterator[Finding]:
-    def differences(seed: int) -> Iterator[float]:
-        for one, other in pairs:
-            scores = results.scores(one).get(seed), results.scores(other).get(seed)
-            if scores[0] is not None and scores[1] is not None:
-                yield scores[0] - scores[1]
-
-    pairs = list(pairs)
-    by_seed = _by_seed(results, differences)
-    if by_seed:
-        zeros = dict.fromkeys(by_seed, 0.0)
-        difference, p = estimate(list(by_seed.values())), paired_p(by_seed, zeros)
-        yield Finding(study, claim, what, difference, p, is_equality=is_equality)
+    scores = {pair: (results.scores(pair[0]), results.scores(pair[1])) for pair in pairs}
+    differences: dict[tuple[Key, ...], dict[int, float]] = {
+        pair: {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+        for pair, (ours, theirs) in scores.items()
+    }
+    yield from _found(study, claim, what, differences, is_equality=is_equality)
 
 
 def _closer(
-    results: ResultSet, study: str, claim: str, what: str, keys: list[Key]
+    results: ResultSet, study: str, claim: str, what: str, keys: Iterable[Key]
 ) -> Iterator[Finding]:
-    def differences(seed: int) -> Iterator[float]:
-        for key in keys:
-            cell = results.found[key].get(seed)
-            if cell is not None and cell.is_done and cell.alignment:
-                yield cell.alignment["after"]["cosine"] - cell.alignment["before"]["cosine"]
-
-    by_seed = _by_seed(results, differences)
-    if by_seed:
-        p = paired_p(by_seed, dict.fromkeys(by_seed, 0.0))
-        yield Finding(study, claim, what, estimate(list(by_seed.values())), p, unit="cosine")
+    differences: dict[tuple[Key, ...], dict[int, float]] = {}
+    for key in keys:
+        before, after = (results.measures(key, when, "cosine") for when in ("before", "after"))
+        differences[(key,)] = {seed: after[seed] - before[seed] for seed in after if seed in before}
+    yield from _found(study, claim, what, differences, unit="cosine")
 
 
-def _by_seed(results: ResultSet, differences: Callable[[int], Iterable[float]]) -> dict[int, float]:
-    seeds = sorted({seed for cells in results.found.values() for seed in cells})
-    found = {seed: list(differences(seed)) for seed in seeds}
-    return {seed: statistics.fmean(values) for seed, values in found.items() if values}
+def _found(
+    study: str,
+    claim: str,
+    what: str,
+    differences: Mapping[tuple[Key, ...], Mapping[int, float]],
+    *,
+    unit: str = "points",
+    is_equality: bool = False,
+) -> Iterator[Finding]:
+    """A finding from differences by cells and seed; none where there is no difference."""
+    behind = (key for compared, by_seed in differences.items() if by_seed for key in compared)
+    values: dict[int, list[float]] = {}
+    for by_seed in differences.values():
+        for seed, value in by_seed.items():
+            values.setdefault(seed, []).append(value)
+    if values:
+        means = {seed: statistics.fmean(found) for seed, found in sorted(values.items())}
+        p = paired_p(means, dict.fromkeys(means, 0.0))
+        difference = estimate(list(means.values()))
+        keys = tuple(dict.fromkeys(behind))
+        yield Finding(study, claim, what, difference, p, keys, unit, is_equality)
 
 
 def _aligned(results: ResultSet, study: str) -> Iterator[tuple[str, str]]:

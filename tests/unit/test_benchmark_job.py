@@ -1,15 +1,22 @@
-"""`jobs/benchmark.py` before Ray starts: --help, presets, and one line for a mistake."""
+"""`jobs/benchmark.py` without Ray: --help, presets, one line for a mistake, and how it ends."""
 
+import io
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from benchmark_results import results
+from rich.console import Console
 
+from cluster.benchmark import Benchmark
 from jobs import benchmark
 from langalign.benchmarkgrid import BenchmarkConfig
 from langalign.configfile import describe_keys, load_config
 from langalign.errors import ConfigError
+from langalign.storage import Storage
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 
@@ -91,3 +98,52 @@ def test_the_papers_preset_has_its_hyper_parameters() -> None:
 def test_without_studies_there_is_nothing_to_measure() -> None:
     with pytest.raises(ConfigError, match="studies"):
         load_config(BenchmarkConfig, None, ["name=x"])
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell is there, as in a grid that was run before."""
+    monkeypatch.setattr(Benchmark, "_groups", lambda _: [])
+    monkeypatch.setattr(Benchmark, "_cells", lambda *_: results())
+
+
+STUDY = "{name: one, target_language: xc, train: demo, parallel: demo, test: demo}"
+
+
+@pytest.mark.usefixtures("measured")
+def test_it_ends_with_the_findings_and_the_main_scores(
+    in_folder: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_folder.setenv("COLUMNS", "200")
+    assert run(in_folder, "--json", "name=x", "storage=kept", f"studies=[{STUDY}]") == 0
+    *shown, line = capsys.readouterr().out.splitlines()
+    text = "\n".join(shown)
+    for title in ("Which of the paper's findings hold", "Tables 3, 7 and 8: task fine-tuning, one"):
+        assert text.count(title) == 1
+    (finding,) = [each for each in shown if "LangAlign is above English-only" in each]
+    assert [part.strip() for part in finding.split("│")][1::5] == ["one", "holds"]
+    summary: dict[str, Any] = json.loads(line)
+    assert Storage("kept").read_json("runs/x/benchmark/summary.json") == summary
+    findings, scores = summary["tables"]
+    assert ["one", "LangAlign is above English-only (section 4)"] in [
+        r[:2] for r in findings["rows"]
+    ]
+    assert scores["header"] == ["method", "task rows", "100", "1,000"]
+    for row in scores["rows"]:
+        (printed,) = [each for each in shown if f"│ {row[0]} " in each and f" {row[2]} " in each]
+        assert all(value in printed for value in row)
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_narrow_console_loses_no_figure(tmp_path: Path) -> None:
+    """Without a terminal rich assumes 80 columns; lines are folded, not cut."""
+    config = load_config(BenchmarkConfig, None, ["name=x", f"studies=[{STUDY}]"])
+    sink = io.StringIO()
+    console = Console(file=sink, width=80, soft_wrap=True)
+    made = Benchmark(config, Storage(str(tmp_path)), console)
+    made.run()
+    benchmark.show_tables(made.tables[:1], console)
+    lines = sink.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    last = [line.split("│")[-2].strip() for line in lines if "│" in line]
+    assert " ".join(filter(None, last)) == " ".join(row[-1].text for row in made.tables[0].rows)

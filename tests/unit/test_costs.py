@@ -2,10 +2,10 @@
 
 import pytest
 
+from langalign.benchmarkcells import Key, ResultSet
 from langalign.benchmarkconfig import CostsConfig
 from langalign.benchmarkgrid import Cell
 from langalign.benchmarkresult import CellResult
-from langalign.benchmarktables import Key, ResultSet
 from langalign.costs import cheapest_table, cost_of, cost_table
 
 PRICES = CostsConfig(
@@ -22,7 +22,8 @@ TRAINED_S = 360.0  # a tenth of an hour, so 0.2 in money
 def result(method: str, pairs: int | None, rows: int, points: float, seed: int = 0) -> CellResult:
     aligner = "ae" if pairs else "none"
     cell = Cell("one", "xc", method, aligner, rows, pairs, seed)
-    seconds = {"tune": 100.0, "stack": TRAINED_S - 100.0}
+    seconds = {"translator": 40.0, "tune": 100.0, "embed": 20.0, "align": 150.0, "head": 50.0}
+    assert sum(seconds.values()) == TRAINED_S
     scores = {"accuracy": points / 100}
     return CellResult(cell, "d", "done", "accuracy", scores, {}, {}, seconds, [])
 
@@ -37,6 +38,12 @@ def result(method: str, pairs: int | None, rows: int, points: float, seed: int =
         ("langalign", 50, 100, 1.5 + 5.0, 0.05),
         # The 50 translated ones are among the 100.
         ("data-share", 50, 100, 1.0 + 5.0, 0.05),
+        # Of 200 pairs the aligner takes all, and the head the English side of 100.
+        ("data-share", 200, 100, 2.0 + 20.0, 0.2),
+        # 100 English rows, and 50 others with their translations, to train the aligner on.
+        ("rev-langalign", 50, 100, 1.5 + 5.0, 0.05),
+        # The same to train the translator on; what it makes of the 100 costs the machine's time.
+        ("translated-local", 50, 100, 1.5 + 5.0, 0.05),
         ("simcse", None, 100, 1.0 + 10.0, 0.1),
     ],
 )
@@ -71,6 +78,7 @@ def test_the_table_holds_only_ways_that_no_cheaper_one_beats() -> None:
     ]
     assert [row[2].text for row in table.rows] == ["1.20", "6.70", "100.20"]
     assert "1 USD and 36 s for a native row" in table.note
+    assert "a local translator and translating by it, step 1" in table.note
 
 
 def test_the_cheapest_way_to_a_score_is_named() -> None:
@@ -81,6 +89,9 @@ def test_the_cheapest_way_to_a_score_is_named() -> None:
     assert found["79.5"][0].startswith("LangAlign")
     assert found["85.8"] == ("native, 100 rows", "100.20")
     assert table.rows[-1][0].text == "90.0"
+    # A wanted score lies between those of two ways; each way leads to its own cells.
+    assert [key.rows for key in table.rows[0][0].keys] == [200, 100]
+    assert table.rows[-1][2].keys == (Key("one", "native", "none", 0, 100),)
 
 
 def test_a_failed_way_and_the_omission_are_no_ways() -> None:
