@@ -41,6 +41,7 @@ __all__ = [
     "ModelInfo",
     "PublishedModel",
     "fetch",
+    "find_version",
     "list_models",
     "list_versions",
     "parse_model_uri",
@@ -128,18 +129,25 @@ def list_versions(storage: Storage, name: str) -> list[str]:
     return _versions_by_name(storage, f"{MODELS}/{checked_name(name)}").get(name, [])
 
 
+def find_version(storage: Storage, name: str, version: str = LATEST) -> str:
+    """The name of a version, or of the one latest.json names; its manifest is not read.
+
+    ArtifactError, listing what exists, if there is no such version.
+    """
+    found = _wanted_version(storage, name, version)
+    if not storage.exists(f"{_version_folder(name, found)}/{MANIFEST}"):
+        raise _not_found(storage, name, found)
+    return found
+
+
 def read_manifest(storage: Storage, name: str, version: str = LATEST) -> Manifest:
     """The manifest of a version, or of the one latest.json names.
 
     ArtifactError, listing what exists, if there is no such version; IntegrityError if the
     manifest is damaged, unsafe, or belongs to another version.
     """
-    checked_name(name)
-    if version == LATEST:
-        version = _pointed_version(storage, name) or LATEST
-    if version == LATEST:
-        raise _not_found(storage, name, version)
-    key = f"{_version_folder(name, checked_name(version))}/{MANIFEST}"
+    version = _wanted_version(storage, name, version)
+    key = f"{_version_folder(name, version)}/{MANIFEST}"
     try:
         data = storage.read_bytes(key)
     except ObjectMissing:
@@ -223,7 +231,7 @@ def parse_model_uri(uri: str) -> tuple[Storage, str, str]:
     name, version = [*segments[-tail:], LATEST][:2]
     root = "/".join(segments[: -tail - 1])
     storage = Storage(f"s3://{bucket}/{root}" if bucket else root or "/")
-    read_manifest(storage, name, version)
+    find_version(storage, name, version)
     return storage, name, version
 
 
@@ -281,6 +289,15 @@ def _versions_by_name(storage: Storage, prefix: str) -> dict[str, list[str]]:
         if len(segments) == 4 and segments[3] == MANIFEST:
             versions.setdefault(segments[1], []).append(segments[2])
     return {name: sorted(found) for name, found in sorted(versions.items())}
+
+
+def _wanted_version(storage: Storage, name: str, version: str) -> str:
+    checked_name(name)
+    if version == LATEST:
+        version = _pointed_version(storage, name) or LATEST
+    if version == LATEST:
+        raise _not_found(storage, name, version)
+    return checked_name(version)
 
 
 def _pointed_version(storage: Storage, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The HTTP face: routes, limits, API keys, problem details; knows nothing of Ray."""
+"""The HTTP face: routes, limits, API keys, problem details; starts nothing of Ray."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from serve.counting import Asked, CountAnswers
 from serve.keys import KeyFile
-from serve.problems import ProblemError, invalid_body, problem_response
+from serve.problems import ProblemError, invalid_body, overloaded, problem_response
 from serve.schemas import (
     PROBLEM_MEDIA_TYPE,
     ClassifyRequest,
@@ -25,6 +26,7 @@ from serve.schemas import (
 )
 from serve.service import Backend
 from serve.settings import Limits
+from serve.telemetry import Observer
 
 __all__ = ["create_api"]
 
@@ -40,6 +42,8 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+# Places of a full service become free about this soon.
+RETRY_AFTER_S = 1.0
 PROBLEMS = {
     400: "the body is not JSON",
     401: "no API key, or a wrong one",
@@ -55,8 +59,10 @@ PROBLEMS = {
 Check = Callable[..., Awaitable[None]]
 
 
-def create_api(backend: Backend, limits: Limits, keys: KeyFile | None) -> FastAPI:
-    """The application; without `keys` everybody may ask."""
+def create_api(
+    backend: Backend, limits: Limits, keys: KeyFile | None, observer: Observer | None = None
+) -> FastAPI:
+    """The application; without `keys` everybody may ask, without `observer` nobody counts."""
     api = FastAPI(
         title="LangAlign",
         summary="Classifiers for languages without labelled text",
@@ -67,6 +73,7 @@ def create_api(backend: Backend, limits: Limits, keys: KeyFile | None) -> FastAP
     api.include_router(_versioned(backend, limits, keys))
     _add_health(api, backend)
     _add_pages(api)
+    api.add_middleware(CountAnswers, observer=observer or Observer())
     api.add_exception_handler(ProblemError, _on_problem)
     api.add_exception_handler(HTTPException, _on_http_exception)
     api.add_exception_handler(Exception, _on_fault)
@@ -79,6 +86,7 @@ def _versioned(backend: Backend, limits: Limits, keys: KeyFile | None) -> APIRou
         status: _problem_answer(text) for status, text in PROBLEMS.items()
     }
     router = APIRouter(prefix="/v1", dependencies=[Depends(_key_check(keys))] if keys else [])
+    places = asyncio.Semaphore(limits.ongoing_requests)
 
     @router.post(
         "/classify",
@@ -92,13 +100,12 @@ def _versioned(backend: Backend, limits: Limits, keys: KeyFile | None) -> APIRou
         },
     )
     async def classify(request: Request) -> Response:
-        # Read here and not by FastAPI, which has no limit and would keep the faulty input.
-        body = await _read_body(request, limits)
-        try:
-            wanted = ClassifyRequest.model_validate_json(body)
-        except ValidationError as error:
-            raise invalid_body(error) from None
-        return _json(await backend.classify(wanted))
+        if places.locked():
+            raise overloaded(RETRY_AFTER_S)
+        async with places:
+            # Read here and not by FastAPI, which has no limit and would keep the faulty input.
+            body = await _read_body(request, limits)
+            return _json(await _classified(body, backend, request.scope["asked"]))
 
     @router.get(
         "/models",
@@ -191,6 +198,18 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     except ClientDisconnect:
         raise ProblemError(400, "the client left before the body was whole") from None
     return bytes(body)
+
+
+async def _classified(body: bytes, backend: Backend, asked: Asked) -> ClassifyResponse:
+    try:
+        wanted = ClassifyRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid_body(error) from None
+    asked.model, asked.language = await backend.model_of(wanted), wanted.language
+    answer = await backend.classify(wanted)
+    asked.inputs = len(answer.predictions)
+    asked.tokens = sum(prediction.tokens for prediction in answer.predictions)
+    return answer
 
 
 def _json(answer: ClassifyResponse | ModelList | Health) -> Response:

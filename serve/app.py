@@ -9,6 +9,7 @@ one that takes HTTP. `serve.settings` has all arguments.
 """
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ from ray.serve import Application
 from ray.serve.context import _get_global_client
 
 from langalign import artifacts
-from langalign.errors import ConfigError
+from langalign.artifacts import LATEST, Manifest
+from langalign.errors import ConfigError, IntegrityError
 from langalign.storage import Storage
 from serve.api import create_api
 from serve.demo import ensure_demo
@@ -28,7 +30,8 @@ from serve.gateway import RemoteBackends
 from serve.keys import KeyFile
 from serve.loading import encoder_digest
 from serve.problems import ProblemError
-from serve.registry import parse_sources
+from serve.registry import Source, parse_sources
+from serve.release import older_versions
 from serve.replica import start_replica
 from serve.schemas import ClassifyRequest, ClassifyResponse, ModelCard
 from serve.settings import API_KEYS_VARIABLE, Settings
@@ -37,6 +40,9 @@ from serve.telemetry import RayMetrics
 __all__ = ["build", "open_keys"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Ray answers in plain text where a request is over its limits, so the application's own, which
+# answers with a problem, has to act first: refusing takes no time, and these leave room for it.
+RAY_ROOM = 4
 
 
 def build(args: Settings) -> Application:
@@ -47,7 +53,11 @@ def build(args: Settings) -> Application:
     """
     models = args.model or [ensure_demo(Storage.from_environment(args.storage))]
     groups = _by_encoder(models, args.storage)
-    options = _replica_options(args)
+    limits = _ray_limits(args)
+    options = limits | {
+        "num_replicas": args.replicas,
+        "ray_actor_options": {"num_cpus": args.cpus, "num_gpus": args.gpus},
+    }
     if len(groups) == 1:
         return _deployment(serve.ingress()(Classifier), **options).bind(args, models)
     handles: dict[str, Application] = {}
@@ -56,7 +66,7 @@ def build(args: Settings) -> Application:
         handles |= dict.fromkeys(members, encoder.bind(args, list(members.values())))
     gateway = _deployment(
         serve.ingress()(Gateway),
-        max_ongoing_requests=args.ongoing_requests,
+        **limits,
         # It only forwards, and must find a place beside encoders that fill the machine.
         ray_actor_options={"num_cpus": 0},
     )
@@ -71,13 +81,14 @@ def open_keys(settings: Settings, host: str | None) -> KeyFile | None:
     """
     if settings.auth == "off" or (settings.auth == "auto" and host in LOOPBACK):
         return None
-    if not settings.api_keys_file:
+    path = settings.api_keys_file or os.environ.get(API_KEYS_VARIABLE)
+    if not path:
         raise ConfigError(
             f"the service listens on {host}, which others can reach, and there are no API keys: "
             f"name a file with api_keys_file or {API_KEYS_VARIABLE} (python -m serve.keys new NAME "
             "--file FILE makes it), listen on 127.0.0.1, or say auth=off"
         )
-    return KeyFile(Path(settings.api_keys_file))
+    return KeyFile(Path(path))
 
 
 class Classifier:
@@ -88,10 +99,12 @@ class Classifier:
     ) -> None:
         self._settings = settings
         self._keys = await asyncio.to_thread(_keys_here, settings)
-        self._replica = await start_replica(settings, models, RayMetrics())
+        self._metrics = RayMetrics()
+        self._replica = await start_replica(settings, models, self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_api(self._replica.service, self._settings.limits(), self._keys)
+        limits = self._settings.limits()
+        return create_api(self._replica.service, limits, self._keys, self._metrics)
 
     def check_health(self) -> None:
         """Asked by Serve; a replica that raises is replaced."""
@@ -133,16 +146,29 @@ class Gateway:
         self._backends = RemoteBackends(handles)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_api(self._backends, self._settings.limits(), self._keys)
+        return create_api(self._backends, self._settings.limits(), self._keys, RayMetrics())
 
 
 def _by_encoder(models: Sequence[str], storage: str | None) -> dict[str, dict[str, str]]:
     """Encoder digest → name of a model → how it was given."""
     groups: dict[str, dict[str, str]] = defaultdict(dict)
     for source, given in zip(parse_sources(models, storage), models, strict=True):
-        manifest = artifacts.read_manifest(source.storage, source.name, source.version)
-        groups[encoder_digest(manifest)][source.name] = given
+        groups[encoder_digest(_manifest(source))][source.name] = given
     return dict(groups)
+
+
+def _manifest(source: Source) -> Manifest:
+    """Of the version to serve; where the latest is damaged, of the newest one before it."""
+    place = (source.storage, source.name)
+    try:
+        return artifacts.read_manifest(*place, source.version)
+    except IntegrityError:
+        if source.version != LATEST:
+            raise
+        older = older_versions(*place, artifacts.find_version(*place))
+        if not older:
+            raise
+        return artifacts.read_manifest(*place, older[0])
 
 
 def _deployment(kind: type, **options: Any) -> Any:
@@ -150,13 +176,13 @@ def _deployment(kind: type, **options: Any) -> Any:
     return serve.deployment(kind, **options)
 
 
-def _replica_options(settings: Settings) -> dict[str, Any]:
+def _ray_limits(settings: Settings) -> dict[str, Any]:
+    """Bounds of a deployment's requests, well above those that the application sets itself."""
+    bound = RAY_ROOM * settings.ongoing_requests
     return {
-        "num_replicas": settings.replicas,
-        "max_ongoing_requests": settings.ongoing_requests,
-        "max_queued_requests": settings.ongoing_requests,
+        "max_ongoing_requests": bound,
+        "max_queued_requests": bound,
         "backpressure_config": {"status_code": 503, "retry_after_s": 1},
-        "ray_actor_options": {"num_cpus": settings.cpus, "num_gpus": settings.gpus},
     }
 
 

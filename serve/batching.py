@@ -157,7 +157,6 @@ class TokenBatcher:
             job.parts.append(answer)
             job.compute_s += compute_s
             if not len(job.rest) and not job.future.done():
-                self._observer.waited(job.queue_s)
                 whole = np.concatenate(job.parts)
                 job.future.set_result(Answer(whole, job.queue_s, job.compute_s))
 

@@ -3,20 +3,22 @@
     with Client("http://127.0.0.1:8000") as client:
         client.classify(["정말 좋았다"], language="ko").predictions[0].label
 
-A full queue (503) is tried again after the seconds that Retry-After names, and so is a connection
-that breaks: classifying twice does no harm. Everything else raises at once.
+A full service (503, a proxy's 502 or 429) is asked again after the seconds that Retry-After names,
+and so is one whose connection breaks: classifying twice does no harm. Everything else raises at
+once, and so does a wait of more than 30 s.
 """
 
 import random
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx2
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from langalign.errors import LangAlignError
+from langalign.manifest import first_fault
 from serve.schemas import (
     ClassifyRequest,
     ClassifyResponse,
@@ -28,12 +30,13 @@ from serve.schemas import (
 
 __all__ = ["Client", "ServiceError"]
 
-RETRIED = (408, 429, 502, 503, 504)
+RETRIED = (429, 502, 503)
 LONGEST_PAUSE_S = 30.0
+Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class ServiceError(LangAlignError):
-    """The service refused a request, or cannot be reached; `status` is None then."""
+    """The service refused a request (`status`), cannot be reached, or is none of ours (None)."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -103,7 +106,7 @@ class Client:
             compare=compare,
         )
         answer = self._send("POST", "/v1/classify", request.model_dump_json(exclude_defaults=True))
-        return ClassifyResponse.model_validate_json(answer.content)
+        return _read(answer, ClassifyResponse)
 
     def models(self) -> list[ModelCard]:
         """The models in service.
@@ -111,7 +114,7 @@ class Client:
         Raises:
             ServiceError: as for `classify`.
         """
-        return ModelList.model_validate_json(self._send("GET", "/v1/models").content).models
+        return _read(self._send("GET", "/v1/models"), ModelList).models
 
     def _send(self, method: str, path: str, body: str | None = None) -> httpx2.Response:
         headers = {"Content-Type": "application/json"} if body is not None else {}
@@ -125,26 +128,48 @@ class Client:
                         f"no answer from {self._http.base_url}: {type(error).__name__}: {error}; "
                         "check the address and that the service runs"
                     ) from error
-                pause_s = _backoff_s(attempt)
+                pause_s = None
             else:
                 if answer.is_success:
                     return answer
                 if is_last or answer.status_code not in RETRIED:
                     raise ServiceError(_problem(answer), answer.status_code)
-                pause_s = _retry_after_s(answer) or _backoff_s(attempt)
-            self._sleep(min(pause_s, LONGEST_PAUSE_S))
+                pause_s = _retry_after_s(answer)
+            self._sleep(pause_s or _backoff_s(attempt))
         raise AssertionError("the last attempt returns or raises")
 
 
 def _retry_after_s(answer: httpx2.Response) -> float | None:
-    """Seconds that the service asks for; its dates, which RFC 9110 allows, it never sends."""
+    """Seconds that the service asks for; its dates, which RFC 9110 allows, it never sends.
+
+    Raises:
+        ServiceError: it asks for more than a caller would wait.
+    """
     value = answer.headers.get("retry-after", "")
-    return float(value) if value.isdecimal() else None
+    pause_s = float(value) if value.isdecimal() else None
+    if pause_s is not None and pause_s > LONGEST_PAUSE_S:
+        raise ServiceError(
+            f"{_problem(answer)}; it wants a wait of {value} s, and this client waits "
+            f"{LONGEST_PAUSE_S:.0f} s at most: ask again then",
+            answer.status_code,
+        )
+    return pause_s
 
 
 def _backoff_s(attempt: int) -> float:
     """Up to 0.2 s, then twice as much each time, so that clients do not return together."""
-    return 0.2 * 2.0**attempt * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
+    longest = min(0.2 * 2.0**attempt, LONGEST_PAUSE_S)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
+
+
+def _read(answer: httpx2.Response, kind: type[Answer]) -> Answer:
+    try:
+        return kind.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise ServiceError(
+            f"{answer.url} answers, but not as this service does ({first_fault(error)}); check the "
+            "address, and that client and service are of one release"
+        ) from error
 
 
 def _problem(answer: httpx2.Response) -> str:

@@ -37,6 +37,11 @@ class Rows:
         return len(self.tokens)
 
     @property
+    def language(self) -> str:
+        """Of the texts."""
+        return self.model.target_language if self.of_target else self.model.source_language
+
+    @property
     def token_count(self) -> int:
         """Tokens of all rows, without padding."""
         return int(self.tokens.offsets[-1] - self.tokens.offsets[0])

@@ -24,11 +24,15 @@ class RemoteBackends:
         self._handles = dict(handles)
         self._languages: dict[str, tuple[str, str]] = {}
 
-    async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
-        """Answer a request, or raise ProblemError."""
+    async def model_of(self, request: ClassifyRequest) -> str:
+        """The name of the model that is to answer, or raise ProblemError."""
         if not self._languages:
             await self.models()
-        name = choose_model(request.model, request.language, self._languages)
+        return choose_model(request.model, request.language, self._languages)
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
+        """Answer a request, or raise ProblemError."""
+        name = await self.model_of(request)
         # Named, so that the replicas choose no other.
         wanted = request.model_copy(update={"model": name})
         answer = await _called(self._handles[name].classify.remote(wanted))

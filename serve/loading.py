@@ -22,7 +22,7 @@ from langalign.outputs import digest_of
 from langalign.storage import Storage
 from serve.settings import Precision
 
-__all__ = ["Loader", "ServedModel", "encoder_digest"]
+__all__ = ["Loader", "ServedModel", "encoder_digest", "is_passing"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,17 @@ def encoder_digest(manifest: Manifest) -> str:
     files = {k: v.sha256 for k, v in manifest.files.items() if k.startswith(prefix)}
     options = {k: manifest.encoder.get(k) for k in ("pooling", "max_length", "precision")}
     return digest_of(files, options)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether a load failed for what this machine lacks now: memory, file handles, a sound disk."""
+    cause = error.__cause__ or error
+    if isinstance(cause, OSError):
+        # transformers raises some of its own, without a number, for what a folder holds.
+        return cause.errno is not None and not isinstance(cause, FileNotFoundError)
+    # Torch has no error of its own for the memory of a CPU.
+    lacks_memory = "DefaultCPUAllocator" in str(cause)
+    return lacks_memory or isinstance(cause, MemoryError | torch.OutOfMemoryError)
 
 
 class Loader:

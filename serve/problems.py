@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.responses import Response
 
 from serve.schemas import PROBLEM_MEDIA_TYPE, Problem
@@ -53,13 +54,16 @@ def invalid_body(error: ValidationError) -> ProblemError:
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     if faults[0]["type"] == "json_invalid":
         return ProblemError(400, f"the body is not JSON: {faults[0]['msg']}")
-    shown = [
-        {"place": ".".join(map(str, fault["loc"])), "rule": fault["msg"]}
-        for fault in faults[:SHOWN_FAULTS]
-    ]
+    shown = [{"place": _place(fault), "rule": fault["msg"]} for fault in faults[:SHOWN_FAULTS]]
     first = shown[0]
     place = first["place"] or "the body"
     return ProblemError(422, f"{place}: {first['rule']}; see /openapi.json", errors=shown)
+
+
+def _place(fault: ErrorDetails) -> str:
+    """Where a fault is; of a key that the schema does not know, what holds it."""
+    place = fault["loc"][:-1] if fault["type"] == "extra_forbidden" else fault["loc"]
+    return ".".join(map(str, place))
 
 
 def problem_response(error: ProblemError) -> Response:

@@ -11,12 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from langalign.artifacts import LATEST, parse_model_uri
-from langalign.errors import ArtifactError, ConfigError, LangAlignError, StorageError
+from langalign.errors import (
+    ArtifactError,
+    ConfigError,
+    LangAlignError,
+    ServingError,
+    StorageError,
+)
 from langalign.storage import Storage
 from serve.choosing import choose_model
 from serve.engine import Engine
-from serve.loading import Loader, ServedModel
-from serve.release import older_versions, read_release, resolve
+from serve.loading import Loader, ServedModel, is_passing
+from serve.release import Release, candidates, read_release, resolve
 from serve.schemas import ModelCard, Refusal
 from serve.smoke import SmokeSet, check, read_smoke_set
 from serve.telemetry import Observer
@@ -43,6 +49,10 @@ class InService:
     canary: ServedModel | None = None
     share: float = 0.0
     refused: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        canary = self.canary.version if self.canary else None
+        return str(Release(version=self.stable.version, canary=canary, share=self.share))
 
 
 def parse_sources(models: Sequence[str], storage: str | None) -> list[Source]:
@@ -86,7 +96,7 @@ class Registry:
             LangAlignError: a model of which no version can be served.
         """
         for source in self._sources.values():
-            self._serving[source.name] = self._first(source)
+            self._swap(source.name, self._first(source))
         self.refresh()
 
     def refresh(self) -> None:
@@ -95,20 +105,28 @@ class Registry:
             if source.version != LATEST:
                 continue
             try:
-                self._serving[name] = self._next(source, self._serving[name])
+                self._swap(name, self._next(source, self._serving[name]))
             except LangAlignError as error:
-                # The storage may be down, or a file half edited: serving goes on, and the next
-                # look comes soon.
+                # The storage may be down, a file half edited, or memory short: serving goes on,
+                # and the next look comes soon.
                 logger.warning("model %s stays as it is: %s", name, error)
 
-    def choose(self, name: str | None, language: str) -> ServedModel:
-        """The version to answer one request with.
+    def name_of(self, name: str | None, language: str) -> str:
+        """The model to answer one request with.
 
         Raises:
             ProblemError: 404 for an unknown model, 422 for an unknown or ambiguous language.
         """
         languages = {known: item.stable.languages for known, item in self._serving.items()}
-        serving = self._serving[choose_model(name, language, languages)]
+        return choose_model(name, language, languages)
+
+    def choose(self, name: str | None, language: str) -> ServedModel:
+        """The version to answer one request with.
+
+        Raises:
+            ProblemError: as for `name_of`.
+        """
+        serving = self._serving[self.name_of(name, language)]
         if serving.canary is not None and random.random() < serving.share:  # noqa: S311 (a share)
             return serving.canary
         return serving.stable
@@ -125,10 +143,10 @@ class Registry:
         wanted = resolve(source.storage, source.name, release)
         smoke = read_smoke_set(source.storage, source.name)
         refused: dict[str, str] = {}
-        for version in [wanted, *older_versions(source.storage, source.name, wanted)]:
+        for version in candidates(source.storage, source.name, wanted):
             try:
                 return InService(self._checked(source, version, smoke), refused=refused)
-            except StorageError:
+            except (StorageError, ServingError):
                 raise
             except LangAlignError as error:
                 refused[version] = self._refuse(source.name, version, error)
@@ -162,7 +180,7 @@ class Registry:
         smoke = read_smoke_set(source.storage, source.name)
         try:
             return self._checked(source, version, smoke, like=now.stable)
-        except StorageError:
+        except (StorageError, ServingError):
             raise
         except LangAlignError as error:
             refused[version] = self._refuse(source.name, version, error)
@@ -175,22 +193,39 @@ class Registry:
         smoke: SmokeSet | None,
         like: ServedModel | None = None,
     ) -> ServedModel:
+        """A version that is fit to answer.
+
+        Raises:
+            StorageError: the storage fails, which says nothing about the version.
+            ServingError: this machine does.
+            LangAlignError: the version is at fault.
+        """
         try:
             served = self._loader.load(source.storage, source.name, version)
-        except LangAlignError:
+            if like is not None:
+                _check_same_contract(served, like)
+            check(served, smoke, self._engine)
+        except StorageError:
             raise
         except Exception as error:
+            place = f"model {source.name} version {version}"
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            if is_passing(error):
+                raise ServingError(f"{place} cannot be loaded now: {reason}") from error
+            if isinstance(error, LangAlignError):
+                raise
             # Whole by its hashes, and yet no model: a config.json of another release, weights
             # of other shapes. Whatever it is, it must not reach the models in service.
-            raise ArtifactError(
-                f"model {source.name} version {version} cannot be loaded: "
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            ) from error
-        if like is not None:
-            _check_same_contract(served, like)
-        check(served, smoke, self._engine)
-        logger.info("model %s version %s is in service", source.name, version)
+            raise ArtifactError(f"{place} cannot be loaded: {reason}") from error
         return served
+
+    def _swap(self, name: str, new: InService) -> None:
+        """Let versions answer, and log it where they are others than before."""
+        versions = str(new)
+        if versions != str(self._serving.get(name)):
+            # As text: a record of the log must not keep a model in memory.
+            logger.info("model %s in service: %s", name, versions)
+        self._serving[name] = new
 
     def _refuse(self, name: str, version: str, error: LangAlignError) -> str:
         logger.error("model %s version %s is refused: %s", name, version, error)

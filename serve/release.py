@@ -5,7 +5,9 @@ one, the canary, a share of the requests. Replicas look at it every `watch_s` se
 """
 
 import argparse
+import logging
 import sys
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,11 +15,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from langalign import artifacts
 from langalign.artifacts import LATEST, MODELS
 from langalign.command import exit_status
-from langalign.errors import ArtifactError, ConfigError, ObjectMissing
+from langalign.errors import ArtifactError, ConfigError, IntegrityError, ObjectMissing
 from langalign.manifest import checked_name, first_fault
 from langalign.storage import Storage
 
-__all__ = ["Release", "read_release", "release_key", "resolve", "write_canary", "write_rollback"]
+__all__ = [
+    "Release",
+    "candidates",
+    "older_versions",
+    "read_release",
+    "release_key",
+    "resolve",
+    "write_canary",
+    "write_rollback",
+]
+
+logger = logging.getLogger("ray.serve")
 
 EXAMPLES = """\
 examples:
@@ -69,23 +82,38 @@ def read_release(storage: Storage, name: str) -> Release:
 
 
 def resolve(storage: Storage, name: str, release: Release) -> str:
-    """The version that answers now, "latest" looked up.
+    """The version that is to answer now, "latest" looked up; it may be damaged.
 
     Raises:
         ArtifactError: there is no such model or version.
     """
-    return artifacts.read_manifest(storage, name, release.version).version
+    return artifacts.find_version(storage, name, release.version)
+
+
+def candidates(storage: Storage, name: str, version: str) -> Iterator[str]:
+    """A version, and then those published before it, looked for only where it will not do."""
+    yield version
+    yield from older_versions(storage, name, version)
 
 
 def older_versions(storage: Storage, name: str, version: str) -> list[str]:
-    """Versions published before `version`, newest first."""
-    manifests = [
-        artifacts.read_manifest(storage, name, found)
-        for found in artifacts.list_versions(storage, name)
-    ]
-    moments = {manifest.version: manifest.created_at for manifest in manifests}
-    older = [found for found, moment in moments.items() if moment < moments[version]]
-    return sorted(older, key=lambda found: moments[found], reverse=True)
+    """Versions published before `version`, newest first, but for damaged manifests.
+
+    Where that of `version` itself is damaged, nobody knows when it was published: every other
+    one is older than the latest, and none is taken for older than another.
+    """
+    moments: dict[str, str] = {}
+    for found in artifacts.list_versions(storage, name):
+        try:
+            moments[found] = artifacts.read_manifest(storage, name, found).created_at
+        except (ArtifactError, ConfigError, IntegrityError) as error:
+            logger.warning("model %s: version %s is passed over: %s", name, found, error)
+    moment = moments.pop(version, None)
+    if moment is not None:
+        older = [found for found in moments if moments[found] < moment]
+    else:
+        older = list(moments) if version == artifacts.find_version(storage, name) else []
+    return sorted(older, key=moments.__getitem__, reverse=True)
 
 
 def write_pin(storage: Storage, name: str, version: str) -> Release:

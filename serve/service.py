@@ -30,14 +30,15 @@ __all__ = ["Backend", "Service"]
 
 logger = logging.getLogger("ray.serve")
 
-# As proxies log it; nobody is left to receive it.
-CLIENT_GONE = 499
 # Tokenising more characters than this takes longer than handing it to a thread.
 THREAD_CHARACTERS = 4000
 
 
 class Backend(Protocol):
     """What answers requests: a Service in this process, or replicas elsewhere."""
+
+    async def model_of(self, request: ClassifyRequest) -> str:
+        """The name of the model that is to answer, or raise ProblemError."""
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
         """Answer a request, or raise ProblemError."""
@@ -78,6 +79,14 @@ class Service:
                 # The watch has to outlive whatever one look met, or updates would end unseen.
                 logger.exception("looking for new versions failed; the next look comes")
 
+    async def model_of(self, request: ClassifyRequest) -> str:
+        """The name of the model that is to answer.
+
+        Raises:
+            ProblemError: an unknown model (404), an unknown or ambiguous language (422).
+        """
+        return self._registry.name_of(request.model, request.language)
+
     async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
         """Answer a request.
 
@@ -85,34 +94,14 @@ class Service:
             ProblemError: a wrong request (404, 422), a full queue (503), or no time left (504).
         """
         started = time.perf_counter()
-        model, language, status, tokens = "", "", 500, 0
+        served = self._registry.choose(request.model, request.language)
         try:
-            served = self._registry.choose(request.model, request.language)
-            model, language = served.name, request.language
             async with asyncio.timeout(self._limits.request_s):
-                response = await self._answer(request, served, started)
-            status, tokens = 200, sum(prediction.tokens for prediction in response.predictions)
-        except ProblemError as error:
-            status = error.problem.status
-            raise
+                return await self._answer(request, served, started)
         except TimeoutError:
-            status = 504
             raise ProblemError(
                 504, f"no answer within {self._limits.request_s} s; send fewer inputs at a time"
             ) from None
-        except asyncio.CancelledError:
-            status = CLIENT_GONE
-            raise
-        finally:
-            self._observer.request(
-                model=model,
-                language=language,
-                status=status,
-                inputs=len(request.inputs),
-                tokens=tokens,
-                seconds=time.perf_counter() - started,
-            )
-        return response
 
     async def _answer(
         self, request: ClassifyRequest, served: ServedModel, started: float
@@ -127,7 +116,7 @@ class Service:
         answer = await self._classified(rows, served)
         bare = None
         if request.compare:
-            bare = await self._batcher.submit(dataclasses.replace(rows, model=served.unaligned))
+            bare = await self._computed(dataclasses.replace(rows, model=served.unaligned), served)
         return ClassifyResponse(
             model=served.name,
             version=served.version,
@@ -143,13 +132,19 @@ class Service:
     async def _classified(self, rows: Rows, served: ServedModel) -> Answer:
         """The answer from the cache, if there is one that holds every row, else from the model."""
         if self._cache is None:
-            return await self._batcher.submit(rows)
+            return await self._computed(rows, served)
         keys = cache_keys(rows, f"{served.name}/{served.version}")
         known = self._cache.find(keys)
         if known is not None:
             return Answer(known, 0.0, 0.0)
-        answer = await self._batcher.submit(rows)
+        answer = await self._computed(rows, served)
         self._cache.keep(keys, answer.probabilities)
+        return answer
+
+    async def _computed(self, rows: Rows, served: ServedModel) -> Answer:
+        """The answer of the model, and its wait counted."""
+        answer = await self._batcher.submit(rows)
+        self._observer.waited(answer.queue_s, model=served.name, language=rows.language)
         return answer
 
 

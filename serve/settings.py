@@ -29,13 +29,16 @@ class _Section(BaseModel):
 
 
 class Limits(_Section):
-    """What one request may take; beyond it the answer is a problem, never a wait."""
+    """What requests may take; beyond it the answer is a problem, never a wait."""
 
     body_bytes: int = Field(2**20, gt=0, description="largest request body (413)")
     inputs: int = Field(256, gt=0, description="most inputs of a request (422)")
     characters: int = Field(20_000, gt=0, description="longest text of an input (422)")
     body_s: float = Field(10.0, gt=0, description="longest time for sending the body (408)")
     request_s: float = Field(30.0, gt=0, description="longest time for the answer (504)")
+    ongoing_requests: int = Field(
+        512, gt=0, description="requests inside one replica at a time, waiting ones included (503)"
+    )
 
 
 class Settings(Limits):
@@ -57,8 +60,7 @@ class Settings(Limits):
         "auto", description="auto: API keys unless the service listens on loopback only"
     )
     api_keys_file: str | None = Field(
-        default_factory=lambda: os.environ.get(API_KEYS_VARIABLE),
-        description=f"file of `python -m serve.keys`; unset: {API_KEYS_VARIABLE}",
+        None, description=f"file of `python -m serve.keys`; unset: {API_KEYS_VARIABLE} of the node"
     )
 
     batch_tokens: int = Field(4096, gt=0, description="tokens taken from the queue for one batch")
@@ -83,12 +85,9 @@ class Settings(Limits):
     replicas: int = Field(1, gt=0, description="replicas of each encoder")
     cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for a replica")
     gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a replica")
-    ongoing_requests: int = Field(
-        512, gt=0, description="requests inside one replica at a time, waiting ones included"
-    )
 
     def limits(self) -> Limits:
-        """The part that a single request is held to."""
+        """The part that requests are held to."""
         return Limits(**{key: getattr(self, key) for key in Limits.model_fields})
 
     def threads_of_replica(self) -> int:

@@ -17,13 +17,13 @@ class Observer:
     def request(
         self, *, model: str, language: str, status: int, inputs: int, tokens: int, seconds: float
     ) -> None:
-        """One answer to /v1/classify; model and language are "" where the request named none."""
+        """One answer to /v1/classify; model and language are "" where none in service is named."""
 
     def batch(self, *, rows: int, tokens: int) -> None:
-        """One batch was run."""
+        """One batch was run, of whatever models and languages."""
 
-    def waited(self, seconds: float) -> None:
-        """A request left the queue."""
+    def waited(self, seconds: float, *, model: str, language: str) -> None:
+        """A request was answered after this time in the queue."""
 
     def refused(self, *, model: str) -> None:
         """A version failed its checks and was not taken into service."""
@@ -43,9 +43,14 @@ class RayMetrics(Observer):
         self._inputs = Counter("langalign_inputs", "classified inputs", tag_keys=kind)
         self._tokens = Counter("langalign_tokens", "tokens of classified inputs", tag_keys=kind)
         self._latency = Histogram(
-            "langalign_latency_s", "seconds inside the replica", boundaries=SECONDS, tag_keys=kind
+            "langalign_latency_s",
+            "seconds from a request's head to the end of its answer",
+            boundaries=SECONDS,
+            tag_keys=kind,
         )
-        self._queue = Histogram("langalign_queue_s", "seconds before a batch", boundaries=SECONDS)
+        self._queue = Histogram(
+            "langalign_queue_s", "seconds before a batch", boundaries=SECONDS, tag_keys=kind
+        )
         self._batch_rows = Histogram("langalign_batch_rows", "rows of a batch", boundaries=SIZES)
         self._batch_tokens = Histogram(
             "langalign_batch_tokens", "tokens of a batch", boundaries=SIZES
@@ -74,9 +79,9 @@ class RayMetrics(Observer):
         self._batch_rows.observe(rows)
         self._batch_tokens.observe(tokens)
 
-    def waited(self, seconds: float) -> None:
+    def waited(self, seconds: float, *, model: str, language: str) -> None:
         """See Observer."""
-        self._queue.observe(seconds)
+        self._queue.observe(seconds, {"model": model, "language": language})
 
     def refused(self, *, model: str) -> None:
         """See Observer."""

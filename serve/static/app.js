@@ -84,9 +84,13 @@ function inputsOf(text, isPair) {
   const lines = text.split(/\r?\n/).filter((line) => line.trim());
   if (!isPair) return lines;
   return lines.map((line, place) => {
-    const [premise, hypothesis] = line.split(/\t|\|/);
-    if (hypothesis === undefined) throw new Error(`line ${place + 1} has no tab or | between its texts`);
-    return { premise: premise.trim(), hypothesis: hypothesis.trim() };
+    // A text may hold |, and a file's rows come with a tab.
+    const parts = line.split(line.includes("\t") ? "\t" : "|");
+    if (parts.length !== 2) {
+      throw new Error(`line ${place + 1}: put one tab, or a single |, between its two texts`);
+    }
+    const [premise, hypothesis] = parts.map((part) => part.trim());
+    return { premise, hypothesis };
   });
 }
 
@@ -117,6 +121,7 @@ async function readFile() {
   const file = byId("file").files[0];
   if (!file) return;
   const rows = parseCsv((await file.text()).replace(/^\ufeff/, ""));
+  if (!rows.length) return say(`${file.name} holds no rows`, true);
   const isPair = chosen()?.inputs === "pair";
   const wanted = isPair ? ["premise", "hypothesis"] : ["text"];
   const heads = rows[0].map((field) => field.trim().toLowerCase());

@@ -22,11 +22,13 @@ class LocalParts(Parts):
 
 def parts_of(storage: Storage, names: list[str], **settings: Any) -> LocalParts:
     """Everything of a replica but Ray."""
-    wanted = Settings(storage=storage.root, api_keys_file=None, device="cpu", **settings)
+    wanted = Settings(storage=storage.root, device="cpu", **settings)
     parts = assemble(wanted, names, Observer())
     return LocalParts(parts.registry, parts.batcher, parts.service, wanted)
 
 
-def client_of(parts: LocalParts, keys: KeyFile | None = None) -> TestClient:
-    api = create_api(parts.service, parts.settings.limits(), keys)
+def client_of(
+    parts: LocalParts, keys: KeyFile | None = None, observer: Observer | None = None
+) -> TestClient:
+    api = create_api(parts.service, parts.settings.limits(), keys, observer)
     return TestClient(api, raise_server_exceptions=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,6 @@ from published import LABELS
 import langalign
 from langalign.storage import Storage
 from serve.keys import KeyFile, new_key
-from serve.problems import ProblemError
 from serve.schemas import ClassifyRequest
 from serve.telemetry import Observer
 
@@ -94,6 +94,7 @@ def test_the_models_in_service(client: TestClient) -> None:
 
 
 TEXT_REQUEST = {"language": "xc", "inputs": [SECRET]}
+ANSWERABLE = {"language": "xc", "inputs": ["a"]}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,12 @@ TEXT_REQUEST = {"language": "xc", "inputs": [SECRET]}
         ({**TEXT_REQUEST, "inputs": [{"premise": SECRET}]}, 422, "inputs.0"),
         ({**TEXT_REQUEST, "top_k": 0}, 422, "top_k"),
         ({**TEXT_REQUEST, "top_k": "2"}, 422, "top_k"),
-        ({**TEXT_REQUEST, SECRET[:0] + "extra": 1}, 422, "extra"),
+        ({**TEXT_REQUEST, SECRET: 1}, 422, "the body: Extra inputs are not permitted"),
+        (
+            {"language": "xe", "inputs": [{"premise": "a", "hypothesis": "b", SECRET: 1}]},
+            422,
+            "inputs.0",
+        ),
         ({**TEXT_REQUEST, "language": "ko"}, 422, "choose from en, xc, xd, xe"),
         ({**TEXT_REQUEST, "language": "en"}, 422, "several know this language"),
         ({**TEXT_REQUEST, "model": "two"}, 422, "model two knows en and xd only"),
@@ -247,11 +253,46 @@ def test_no_answer_in_time_is_a_504(models: Storage, monkeypatch: pytest.MonkeyP
         assert_problem(ask(client, TEXT_REQUEST), 504, "0.05 s")
 
 
+def test_a_full_service_refuses_with_a_problem_and_serves_again(
+    models: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_of(models, ["one"], ongoing_requests=2)
+    submit, inside = parts.batcher.submit, asyncio.Semaphore(0)
+
+    async def scenario() -> None:
+        go_on = asyncio.Event()
+
+        async def held(rows: Any) -> Any:
+            inside.release()
+            await go_on.wait()
+            return await submit(rows)
+
+        monkeypatch.setattr(parts.batcher, "submit", held)
+        transport = httpx2.ASGITransport(app=client_of(parts).app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as http:
+            accepted = [asyncio.create_task(http.post(CLASSIFY, json=ANSWERABLE)) for _ in "ab"]
+            await inside.acquire()
+            await inside.acquire()
+            refused = await http.post(CLASSIFY, json=ANSWERABLE)
+            assert_problem(refused, 503, "Retry-After")
+            assert refused.headers["retry-after"] == "1"
+            assert (await http.get("/v1/models")).status_code == 200
+            go_on.set()
+            assert [(await task).status_code for task in accepted] == [200, 200]
+            assert (await http.post(CLASSIFY, json=ANSWERABLE)).status_code == 200
+
+    asyncio.run(scenario())
+
+
 class Counted(Observer):
-    """Keeps the status of every answer."""
+    """Keeps the status of every answer, and for what a batch was waited."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, int, int]] = []
+        self.waits: list[tuple[str, str]] = []
+
+    def waited(self, seconds: float, *, model: str, language: str) -> None:
+        self.waits.append((model, language))
 
     def request(
         self, *, model: str, language: str, status: int, inputs: int, tokens: int, seconds: float
@@ -261,23 +302,67 @@ class Counted(Observer):
 
 
 def test_every_answer_is_counted_by_model_language_and_status(
-    models: Storage, monkeypatch: pytest.MonkeyPatch
+    models: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts, counted = parts_of(models, ["one"]), Counted()
+    counted = Counted()
+    parts = parts_of(models, ["one"], body_bytes=2000, inputs=3)
     monkeypatch.setattr(parts.service, "_observer", counted)
+    key = {"authorization": f"Bearer {new_key(tmp_path / 'keys.json', 'alice')}"}
+    with client_of(parts, KeyFile(tmp_path / "keys.json"), counted) as client:
+        answer = ask(client, ANSWERABLE, **key).json()
+        ask(client, {**ANSWERABLE, "compare": True, "language": "en"}, **key)
+        for body, headers in (
+            (ANSWERABLE, {}),
+            (b"{", key),
+            ({**TEXT_REQUEST, "inputs": ["a" * 2000]}, key),
+            (ANSWERABLE, {**key, "content-type": "text/plain"}),
+            ({**TEXT_REQUEST, "inputs": []}, key),
+            ({**TEXT_REQUEST, "language": SECRET}, key),
+            ({**TEXT_REQUEST, "model": SECRET}, key),
+            ({**TEXT_REQUEST, "inputs": ["a"] * 4}, key),
+        ):
+            ask(client, body, **headers)
+        client.get(CLASSIFY)
+        client.get("/v1/models")
+
+        async def broken(request: ClassifyRequest) -> Any:
+            raise RuntimeError("out of order")
+
+        monkeypatch.setattr(parts.service, "classify", broken)
+        ask(client, ANSWERABLE, **key)
+    tokens = answer["predictions"][0]["tokens"]
+    # What a client wrote is never a tag.
+    unnamed = [("", "", status, 0) for status in (401, 400, 413, 415, 422, 422, 404)]
+    assert counted.seen == [
+        ("one", "xc", 200, tokens),
+        ("one", "en", 200, tokens),
+        *unnamed,
+        ("one", "xc", 422, 0),
+        ("", "", 405, 0),
+        ("one", "xc", 500, 0),
+    ]
+    # A comparison takes two passes.
+    assert counted.waits == [("one", "xc"), ("one", "en"), ("one", "en")]
+
+
+def test_a_client_that_leaves_is_counted(models: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, parts = Counted(), parts_of(models, ["one"])
 
     async def scenario() -> None:
-        request = ClassifyRequest(language="xc", inputs=["a"])
-        answer = await parts.service.classify(request)
-        with pytest.raises(ProblemError):
-            await parts.service.classify(request.model_copy(update={"language": SECRET}))
-        gone = asyncio.create_task(parts.service.classify(request))
-        await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-        tokens = answer.predictions[0].tokens
-        # What a client wrote is never a tag; one that left counts as 499.
-        assert counted.seen == [("one", "xc", 200, tokens), ("", "", 422, 0), ("one", "xc", 499, 0)]
+        inside = asyncio.Event()
+
+        async def never(rows: Any) -> Any:
+            inside.set()
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(parts.batcher, "submit", never)
+        transport = httpx2.ASGITransport(app=client_of(parts, observer=counted).app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as http:
+            gone = asyncio.create_task(http.post(CLASSIFY, json=ANSWERABLE))
+            await inside.wait()
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+        assert counted.seen == [("one", "xc", 499, 0)]
 
     asyncio.run(scenario())
 

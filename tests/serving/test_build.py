@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,19 +17,21 @@ from serve.app import build
 from serve.settings import Settings
 
 
+def bound_deployments(application: Any) -> Iterator[Any]:
+    """The deployments of an application, the one that takes HTTP first."""
+    bound = application._bound_deployment
+    yield bound
+    _, models = bound.init_args
+    for inner in models.values() if isinstance(models, dict) else ():
+        yield from bound_deployments(inner)
+
+
 def deployments(application: Any) -> dict[str, list[str]]:
     """Names of deployments → the models that each loads."""
-    found: dict[str, list[str]] = {}
-    pending = [application]
-    while pending:
-        bound = pending.pop()._bound_deployment
-        _, models = bound.init_args
-        if isinstance(models, dict):
-            found[bound.name] = []
-            pending += models.values()
-        else:
-            found[bound.name] = list(models)
-    return found
+    return {
+        bound.name: [] if isinstance(bound.init_args[1], dict) else list(bound.init_args[1])
+        for bound in bound_deployments(application)
+    }
 
 
 def test_models_of_one_encoder_take_http_themselves(models: Storage) -> None:
@@ -46,6 +49,19 @@ def test_each_encoder_is_a_deployment_behind_one_gateway(tmp_path: Path, encoder
     assert found.pop("Gateway") == []
     assert sorted(found.values()) == [["far"], ["one", "two"]]
     assert all(name.startswith("Encoder-") for name in found)
+
+
+@pytest.mark.parametrize("names", [["one"], ["one", "far"]])
+def test_the_limits_of_ray_leave_room_for_those_of_the_application(
+    tmp_path: Path, encoder: Path, names: list[str]
+) -> None:
+    root, scratch = tmp_path / "store", tmp_path / "scratch"
+    publish(root, encoder, scratch, name="one", seed=1)
+    publish(root, write_encoder(tmp_path / "other", seed=3), scratch, name="far", seed=3)
+    settings = Settings(model=names, storage=str(root), ongoing_requests=8)
+    for deployment in bound_deployments(build(settings)):
+        assert deployment.max_ongoing_requests >= 2 * 8
+        assert deployment.max_queued_requests >= 2 * 8
 
 
 def test_what_cannot_be_served_is_said_before_anything_starts(

@@ -68,9 +68,25 @@ def test_it_sends_what_the_service_reads() -> None:
 
 
 def test_a_full_queue_is_tried_again_when_it_says() -> None:
-    service = Service(full(**{"retry-after": "7"}), full(**{"retry-after": "3600"}), ok())
+    service = Service(full(**{"retry-after": "7"}), full(**{"retry-after": "30"}), ok())
     assert service.client().classify(["a"], language="xc").version == "v-1"
     assert service.pauses == [7.0, 30.0]
+
+
+def test_a_wait_longer_than_a_caller_would_stand_raises_and_names_it() -> None:
+    service = Service(full(**{"retry-after": "3600"}))
+    with pytest.raises(ServiceError, match=r"the queue is full.*3600 s") as raised:
+        service.client().classify(["a"], language="xc")
+    assert (raised.value.status, service.pauses) == (503, [])
+
+
+@pytest.mark.parametrize("content", [b"<html>", b'{"answer": 42}'])
+def test_an_answer_of_another_server_names_the_address(content: bytes) -> None:
+    client = Service(httpx2.Response(200, content=content)).client()
+    with pytest.raises(ServiceError, match=r"http://service/v1/classify.*check the address"):
+        client.classify(["a"], language="xc")
+    with pytest.raises(ServiceError, match=r"http://service/v1/models.*check the address"):
+        client.models()
 
 
 def test_pauses_grow_where_the_service_names_none() -> None:
@@ -89,6 +105,8 @@ def test_pauses_grow_where_the_service_names_none() -> None:
         (lambda: httpx2.Response(502, text="<html>"), 502, 3, "Bad Gateway"),
         (lambda: httpx2.Response(401, json={**PROBLEM, "status": 401}), 401, 1, "401"),
         (lambda: httpx2.Response(422, text="no"), 422, 1, "422"),
+        (lambda: httpx2.Response(408, text="no"), 408, 1, "408"),
+        (lambda: httpx2.Response(504, text="no"), 504, 1, "504"),
     ],
 )
 def test_what_cannot_succeed_raises(

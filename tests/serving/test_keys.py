@@ -15,6 +15,7 @@ from serve.settings import API_KEYS_VARIABLE, Settings
 
 @pytest.fixture(autouse=True)
 def look_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(API_KEYS_VARIABLE, raising=False)
     monkeypatch.setattr(keys, "LOOK_EVERY_S", 0.0)
 
 
@@ -121,6 +122,14 @@ def test_keys_are_needed_unless_only_this_machine_can_ask(
             open_keys(without, host)
 
 
-def test_the_file_may_be_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(API_KEYS_VARIABLE, "/somewhere/keys.json")
-    assert Settings().api_keys_file == "/somewhere/keys.json"
+def test_the_file_may_be_named_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the replica that opens it, also where the deployment file says null."""
+    path = tmp_path / "keys.json"
+    key = new_key(path, "alice")
+    settings = Settings.model_validate({"auth": "keys", "api_keys_file": None})
+    monkeypatch.setenv(API_KEYS_VARIABLE, str(path))
+    opened = open_keys(settings, "127.0.0.1")
+    assert opened is not None
+    assert opened.holder(key) == "alice"

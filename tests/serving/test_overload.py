@@ -15,6 +15,7 @@ from published import LABELS, publish, texts, write_encoder
 from real_service import RunningService, running_service
 
 import langalign
+from serve.schemas import PROBLEM_MEDIA_TYPE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -28,6 +29,7 @@ class Asked:
 
     statuses: Counter[int] = field(default_factory=Counter)
     without_retry_after: int = 0
+    without_problem: int = 0
     answers: list[tuple[list[int], Any]] = field(default_factory=list)
 
 
@@ -48,8 +50,9 @@ class Asker:
         self.asked.statuses[answer.status_code] += 1
         if answer.status_code == 200:
             self.asked.answers.append((places, json.loads(answer.content)["predictions"]))
-        elif "retry-after" not in answer.headers:
-            self.asked.without_retry_after += 1
+            return
+        self.asked.without_retry_after += "retry-after" not in answer.headers
+        self.asked.without_problem += answer.headers["content-type"] != PROBLEM_MEDIA_TYPE
 
     async def rate(self, seconds: float) -> float:
         """Requests a second that four clients get answered, each asking again at once."""
@@ -86,7 +89,7 @@ def test_twice_the_capacity(tmp_path: Path) -> None:
     asked = warm.asked
     assert sum(asked.statuses.values()) == count, "every request has one answer"
     assert set(asked.statuses) == {200, 503}
-    assert asked.without_retry_after == 0
+    assert (asked.without_retry_after, asked.without_problem) == (0, 0)
     wanted = langalign.load(model.uri, device="cpu").predict_proba(pool)
     for places, predictions in asked.answers:
         found = [[row["probabilities"][label] for label in LABELS] for row in predictions]

@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="there is no chromium on this machine"),
 ]
 LINES = ["a good film", "<img src=x onerror=document.title='attacked'>", "", "well made"]
+STATUS = "document.getElementById('status')"
 TAB, ENTER, SPACE = ("Tab", 9, ""), ("Enter", 13, "\r"), (" ", 32, " ")
 
 
@@ -38,6 +39,13 @@ def url(models: Storage) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(20)
+
+
+async def upload(page: Page, path: Path) -> None:
+    """Choose a file."""
+    document = await page.call("DOM.getDocument")
+    node = await page.call("DOM.querySelector", nodeId=document["root"]["nodeId"], selector="#file")
+    await page.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
 
 
 async def focus(page: Page, wanted: str) -> None:
@@ -90,11 +98,7 @@ def test_csv_files_and_pairs(url: str, tmp_path: Path) -> None:
             await page.wait_for("document.getElementById('model')?.options.length == 3")
             path = tmp_path / "rows.csv"
             path.write_text('id,text\n1,"one, with ""quotes"""\n2,"two\nlines"\n')
-            document = await page.call("DOM.getDocument")
-            node = await page.call(
-                "DOM.querySelector", nodeId=document["root"]["nodeId"], selector="#file"
-            )
-            await page.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
+            await upload(page, path)
             text = await page.wait_for("document.getElementById('texts').value")
             assert text == 'one, with "quotes"\ntwo lines'
             choose = "const m = document.getElementById('model'); m.value = 'pairs';"
@@ -102,9 +106,23 @@ def test_csv_files_and_pairs(url: str, tmp_path: Path) -> None:
             await page.value("document.getElementById('texts').value = 'a film | a good film'")
             await page.value("document.getElementById('ask').requestSubmit()")
             await page.wait_for("document.querySelectorAll('#list > li').length == 1")
-            await page.value("document.getElementById('texts').value = 'no bar'")
+            path.write_text('premise,hypothesis\n"good | bad","a film"\n')
+            await upload(page, path)
+            text = "good | bad\\ta film"
+            await page.wait_for(f"document.getElementById('texts').value == '{text}'")
             await page.value("document.getElementById('ask').requestSubmit()")
-            await page.wait_for("document.getElementById('status').className == 'bad'")
+            shown = "document.querySelector('#list > li > div')?.textContent"
+            await page.wait_for(f"{shown} == 'good | bad | a film'")
+            for wrong in ("no bar", "a | b | c", "a\\tb\\tc"):
+                await page.value(f"document.getElementById('texts').value = '{wrong}'")
+                await page.value("document.getElementById('status').textContent = ''")
+                await page.value("document.getElementById('ask').requestSubmit()")
+                await page.wait_for(f"{STATUS}.textContent.startsWith('line 1: put one tab')")
+                assert await page.value(f"{STATUS}.className") == "bad"
+            path.write_text("")
+            await upload(page, path)
+            await page.wait_for(f"{STATUS}.textContent == 'rows.csv holds no rows'")
+            assert page.errors == []
 
     asyncio.run(scenario())
 

@@ -33,10 +33,7 @@ def test_what_cannot_work_is_refused_by_its_key(key: str, value: str) -> None:
         Settings.model_validate({key: value})
 
 
-def test_the_deployment_file_is_valid_and_names_every_setting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("LANGALIGN_API_KEYS_FILE", raising=False)
+def test_the_deployment_file_is_valid_and_names_every_setting() -> None:
     config = ServeDeploySchema.model_validate(yaml.safe_load(CONFIG.read_text()))
     (application,) = config.applications
     assert application.import_path == "serve.app:build"
@@ -44,3 +41,6 @@ def test_the_deployment_file_is_valid_and_names_every_setting(
     # The file shows the defaults, so that it can be read as their reference.
     assert Settings.model_validate(application.args) == Settings()
     assert config.http_options.host == "127.0.0.1"
+    # Serve's own time-out answers in plain text, so it comes after those with problem details.
+    limits = Limits()
+    assert config.http_options.request_timeout_s > limits.body_s + limits.request_s

@@ -1,18 +1,25 @@
 """New versions, canaries and rollback while requests go on; bad versions never answer."""
 
+import errno
 import json
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from weakref import ref
 
 import pytest
+import torch
 from local_service import LocalParts, parts_of
 from published import LABELS, publish, write_encoder
 
 from langalign import artifacts
-from langalign.errors import ArtifactError, IntegrityError, StorageError
+from langalign.errors import ArtifactError, IntegrityError, ServingError, StorageError
 from langalign.storage import Storage
 from serve import release
+from serve.app import build
+from serve.loading import Loader
+from serve.settings import Settings
 from serve.smoke import smoke_key
 
 NAME = "tiny"
@@ -55,6 +62,11 @@ def alter(storage: Storage, version: str) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+
+
+def damage(storage: Storage, version: str) -> None:
+    path = Path(storage.root, "models", NAME, version, "manifest.json")
+    path.write_text('{"written_by": "another release"}')
 
 
 def refusals(parts: LocalParts) -> dict[str, str]:
@@ -167,6 +179,125 @@ def test_a_start_on_a_bad_latest_version_takes_the_one_before(
     assert serving(parts) == good
     assert list(refusals(parts)) == [bad]
     assert look(parts) == good
+
+
+def test_a_start_looks_at_older_versions_only_if_the_wanted_one_fails(
+    storage: Storage, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions(1)
+    new = versions(2)
+    monkeypatch.setattr(release, "older_versions", lambda *place: pytest.fail("looked"))
+    assert serving(parts_of(storage, [NAME])) == new
+
+
+def test_a_damaged_old_manifest_stops_no_start_no_canary_and_no_rollback(
+    storage: Storage, versions: Any
+) -> None:
+    oldest, damaged, old, new = versions(1), versions(2), versions(3), versions(4)
+    damage(storage, damaged)
+    alter(storage, new)
+    assert serving(parts_of(storage, [NAME])) == old
+    release.write_pin(storage, NAME, old)
+    assert release.write_rollback(storage, NAME).version == oldest
+    release.write_following(storage, NAME)
+    alter(storage, new)
+    assert release.write_canary(storage, NAME, new, 0.5).version == old
+
+
+def test_where_the_latest_manifest_is_damaged_the_version_before_answers(
+    storage: Storage, versions: Any
+) -> None:
+    versions(1)
+    old, new = versions(2), versions(3)
+    running = parts_of(storage, [NAME])
+    damage(storage, new)
+    build(Settings(model=[storage.uri(f"models/{NAME}")]))
+    started = parts_of(storage, [NAME])
+    assert serving(started) == look(started) == old
+    assert "damaged" in refusals(started)[new]
+    assert look(running) == new
+    assert release.write_rollback(storage, NAME).version == old
+
+
+def test_nothing_takes_the_place_of_a_pinned_version_that_is_damaged(
+    storage: Storage, versions: Any
+) -> None:
+    """When it was published is not known any more, and a newer one may be what it replaced."""
+    versions(1)
+    pinned = versions(2)
+    versions(3)
+    release.write_pin(storage, NAME, pinned)
+    damage(storage, pinned)
+    with pytest.raises(ArtifactError, match="no version that can be served"):
+        parts_of(storage, [NAME])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_what_this_machine_lacks_for_a_moment_refuses_no_version(
+    storage: Storage, versions: Any, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    old = versions(1)
+    parts = parts_of(storage, [NAME])
+    new = versions(2)
+
+    def lacking(*place: Any) -> Any:
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "load", lacking)
+        assert look(parts) == old
+        with pytest.raises(ServingError, match="cannot be loaded now"):
+            parts_of(storage, [NAME])
+    assert refusals(parts) == {}
+    assert look(parts) == new
+
+
+def test_a_fault_during_the_check_refuses_the_version(
+    storage: Storage, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = versions(1)
+    parts = parts_of(storage, [NAME])
+    bad = versions(2)
+
+    def broken(*requests: Any) -> Any:
+        raise IndexError("index out of range in self")
+
+    monkeypatch.setattr(parts.registry, "_engine", SimpleNamespace(run=broken))
+    assert look(parts) == old
+    assert "index out of range" in refusals(parts)[bad]
+
+
+def test_the_log_says_what_answers_once_it_does(
+    storage: Storage, versions: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("ray.serve")
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, "ray.serve"):
+            old = versions(1)
+            parts = parts_of(storage, [NAME])
+            new = versions(2)
+            release.write_canary(storage, NAME, new, 0.25)
+            look(parts)
+            look(parts)
+            damage(storage, versions(3))
+            release.write_following(storage, NAME)
+            look(parts)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [line for line in caplog.messages if "in service" in line] == [
+        f"model {NAME} in service: {old}",
+        f"model {NAME} in service: {old}, and {new} for 25.0% of requests",
+        f"model {NAME} in service: {old}",
+    ]
 
 
 def test_a_start_without_any_good_version_fails(storage: Storage, versions: Any) -> None:

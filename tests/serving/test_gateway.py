@@ -1,0 +1,91 @@
+"""Several encoders behind one address: who is asked, and what a lost or full replica gives."""
+
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from local_service import LocalParts, parts_of
+from ray.exceptions import ActorDiedError
+from ray.serve.exceptions import DeploymentUnavailableError
+
+from langalign.storage import Storage
+from serve.api import create_api
+from serve.gateway import RemoteBackends
+from serve.problems import ProblemError
+from serve.schemas import PROBLEM_MEDIA_TYPE, ClassifyRequest
+from serve.telemetry import Observer
+
+BODY = {"language": "xc", "inputs": ["a"]}
+
+
+class Statuses(Observer):
+    """Keeps the model, language and status of every answer."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, int]] = []
+
+    def request(
+        self, *, model: str, language: str, status: int, inputs: int, tokens: int, seconds: float
+    ) -> None:
+        self.seen.append((model, language, status))
+
+
+def handle_of(parts: LocalParts, name: str) -> Any:
+    """Calls as Ray's handle of an encoder does, whose problems are values."""
+
+    async def classify(request: ClassifyRequest) -> Any:
+        try:
+            return await parts.service.classify(request)
+        except ProblemError as problem:
+            return problem
+
+    return SimpleNamespace(
+        deployment_name=name,
+        classify=SimpleNamespace(remote=classify),
+        models=SimpleNamespace(remote=parts.service.models),
+    )
+
+
+def losing(error: Exception) -> Callable[[ClassifyRequest], Awaitable[Any]]:
+    async def classify(request: ClassifyRequest) -> Any:
+        raise error
+
+    return classify
+
+
+def test_every_answer_is_counted_where_it_leaves(models: Storage) -> None:
+    statuses = Statuses()
+    parts = parts_of(models, ["one"], ongoing_requests=1, inputs=2)
+    handles = {"one": handle_of(parts, "a"), "two": handle_of(parts_of(models, ["two"]), "b")}
+    api = create_api(RemoteBackends(handles), parts.settings.limits(), None, statuses)
+    with TestClient(api) as client:
+        assert client.post("/v1/classify", json=BODY).json()["model"] == "one"
+        assert client.post("/v1/classify", json={**BODY, "language": "xd"}).json()["model"] == "two"
+        client.post("/v1/classify", json={**BODY, "language": "ko"})
+        client.post("/v1/classify", json={**BODY, "inputs": ["a"] * 3})
+        client.post("/v1/classify", json={**BODY, "inputs": []})
+    assert statuses.seen == [
+        ("one", "xc", 200),
+        ("two", "xd", 200),
+        ("", "", 422),
+        ("one", "xc", 422),
+        ("", "", 422),
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [ActorDiedError(), DeploymentUnavailableError(SimpleNamespace(name="a"))]
+)
+def test_a_lost_replica_is_a_problem_with_retry_after(models: Storage, error: Exception) -> None:
+    statuses, parts = Statuses(), parts_of(models, ["one"])
+    handle = handle_of(parts, "a")
+    api = create_api(RemoteBackends({"one": handle}), parts.settings.limits(), None, statuses)
+    with TestClient(api) as client:
+        assert client.post("/v1/classify", json=BODY).status_code == 200
+        handle.classify.remote = losing(error)
+        answer = client.post("/v1/classify", json=BODY)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.headers["content-type"] == PROBLEM_MEDIA_TYPE
+    assert statuses.seen == [("one", "xc", 200), ("one", "xc", 503)]
