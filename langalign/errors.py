@@ -10,7 +10,7 @@ LangAlignError
 ├── IntegrityError       stored bytes whose sha256 is not the recorded one
 ├── TrainingError        a step that cannot go on (a loss that is not finite, a lost worker group)
 ├── TranslationError     a text that no translation can be had of
-└── ServingError         a service that does not start
+└── ServingError         a service that does not start, or lacks what it needs to load a model now
 
 Every message names the value, the rule it breaks and the remedy.
 """
@@ -75,7 +75,7 @@ class TrainingError(LangAlignError):
 
 
 class ServingError(LangAlignError):
-    """A service that does not start."""
+    """A service that does not start, or lacks what it needs to load a model now."""
 
 
 class ClusterError(LangAlignError):
