@@ -100,7 +100,7 @@ def main() -> int:
     add(
         "--block-ms",
         type=float,
-        default=20,
+        default=34,
         help="of scheduling a block of 4,096 texts: what benchmarks/scaling.py finds, or a guess",
     )
     add(
