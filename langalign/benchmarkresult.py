@@ -26,7 +26,7 @@ class CellResult:
     `alignment` holds the measures of the held-out pairs `before` (with their number, `pairs`) and
     `after` the aligner, and the cosine of a source sentence and its own image (`moved`). `seconds`
     is what the cell takes by step, as if it were alone: `translator` (training a local one, and
-    translating by it), `tune` (step 1 and what comes before it), `embed`, `aligner` and `head`.
+    translating by it), `tune` (step 1 and what comes before it), `embed`, `align` and `head`.
     """
 
     cell: Cell
