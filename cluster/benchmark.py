@@ -22,7 +22,12 @@ from cluster.benchmark_group import run_group
 from cluster.benchmark_plan import Group, plan_groups, translator_unit
 from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet
-from cluster.local_translation import TranslatorUnit, translate_rows, translated_set
+from cluster.local_translation import (
+    TranslatorUnit,
+    translate_rows,
+    translated_set,
+    translation_steps,
+)
 from cluster.monitor import Progress, start_monitor, watching
 from cluster.prepare import DEMO
 from cluster.train import run_units
@@ -128,16 +133,17 @@ class Benchmark:
 
     def _with_local(self, rows: StudyRows, units: Mapping[int, TranslatorUnit]) -> StudyRows:
         """The rows of a study and seed with those that local translators make of the English."""
-        sets, blocked = dict(rows.sets), dict(rows.blocked)
+        sets, made_by, blocked = dict(rows.sets), dict(rows.made_by), dict(rows.blocked)
         for pairs, unit in units.items():
             texts, language = rows.sets["train"], rows.study.target_language
             made = translated_set(unit, texts, self.storage, language)
             sets[f"local-{pairs}"] = made
+            made_by[made.name] = translation_steps(unit, texts, self.storage)
             try:
                 self._translate(unit, texts)
             except LangAlignError as error:
                 blocked[made.name] = str(error)
-        return replace(rows, sets=sets, blocked=blocked)
+        return replace(rows, sets=sets, made_by=made_by, blocked=blocked)
 
     def _translate(self, unit: TranslatorUnit, texts: TextSet) -> None:
         cluster = self.config.cluster

@@ -35,7 +35,7 @@ from langalign.storage import Storage
 from langalign.training import Labelled, Pairs, count_outcomes
 from langalign.trials import TrainedTrial, TrialData
 
-__all__ = ["run_group", "tune_encoder"]
+__all__ = ["recorded_s", "run_group", "tune_encoder"]
 
 # Alignment is measured on so many held-out pairs at most: a probe is fitted on each cell's.
 MEASURED_PAIRS = 300

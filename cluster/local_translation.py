@@ -163,9 +163,9 @@ def translate_rows(
     if output.is_done():
         return
     items = [{"key": key, "name": part_name(shard)} for shard, key in enumerate(texts.shards)]
-    start = time.monotonic()
     connect()
     prepare_ray_data()
+    start = time.monotonic()
     actors = default_actors(gpus_per_actor=gpus_per_actor, cpus_per_actor=cpus_per_actor)
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _Translate,

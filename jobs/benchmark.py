@@ -2,7 +2,7 @@
 
 Every figure is a cell of a grid: method, aligner, task rows, translated pairs, seed, task and
 language. Cells that are done are never made again, so a benchmark that was stopped goes on with the
-same command, and a larger grid adds to what is there.
+same command, and more methods, seeds or smaller sizes add to what is there.
 """
 
 import sys

@@ -56,7 +56,8 @@ def _history(sweep: SweepResult, scored: Sequence[FrozenTrial]) -> Figure:
         axes.step(numbers, [*best, best[-1]], where="post", color=_ORANGE, label="best so far")
     if sweep.gain:
         line = 100 * statistics.fmean(sweep.gain.defaults)
-        axes.axhline(line, color="black", linestyle="--", linewidth=1.2, label="config's own values")
+        name = "config's own values"
+        axes.axhline(line, color="black", linestyle="--", linewidth=1.2, label=name)
     axes.set_title("Score of each trial on held-out translated rows", fontsize=11)
     axes.set_xlabel("trial", fontsize=9)
     axes.set_ylabel(_SCORE, fontsize=9)
