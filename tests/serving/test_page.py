@@ -106,6 +106,8 @@ def test_csv_files_and_pairs(url: str, tmp_path: Path) -> None:
             await page.value("document.getElementById('texts').value = 'a film | a good film'")
             await page.value("document.getElementById('ask').requestSubmit()")
             await page.wait_for("document.querySelectorAll('#list > li').length == 1")
+            # Another name each time: choosing the same file again is no change to a browser.
+            path = tmp_path / "pairs.csv"
             path.write_text('premise,hypothesis\n"good | bad","a film"\n')
             await upload(page, path)
             text = "good | bad\\ta film"
@@ -119,9 +121,10 @@ def test_csv_files_and_pairs(url: str, tmp_path: Path) -> None:
                 await page.value("document.getElementById('ask').requestSubmit()")
                 await page.wait_for(f"{STATUS}.textContent.startsWith('line 1: put one tab')")
                 assert await page.value(f"{STATUS}.className") == "bad"
+            path = tmp_path / "empty.csv"
             path.write_text("")
             await upload(page, path)
-            await page.wait_for(f"{STATUS}.textContent == 'rows.csv holds no rows'")
+            await page.wait_for(f"{STATUS}.textContent == 'empty.csv holds no rows'")
             assert page.errors == []
 
     asyncio.run(scenario())
