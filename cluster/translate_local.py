@@ -1,7 +1,6 @@
 """`jobs/translate.py` with a local model: fine-tuned on pairs, and applied to the rows, by Ray."""
 
 import io
-import time
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,9 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import encoders, session
+from cluster.benchmark_group import recorded_s
 from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet
-from cluster.local_translation import TranslatorUnit, local_unit, translate_rows, translated_set
+from cluster.local_translation import (
+    TranslatorUnit,
+    local_unit,
+    translate_rows,
+    translated_set,
+    translation_steps,
+)
 from cluster.monitor import Progress, start_monitor, watching
 from cluster.prepare import DEMO, materialised
 from cluster.text_units import TextPart
@@ -45,14 +51,13 @@ class LocalTranslation:
         self._monitor: Any = None
 
     def translate(self, rows: pa.Table) -> TranslationRun:
-        """All texts of labelled rows; `usage` has the seconds of this run.
+        """All texts of labelled rows; `usage` has the seconds of training and of translating.
 
         Raises:
             DataError: the pairs cannot be read.
             TranslationError: the model cannot be loaded.
             TrainingError: its loss is not finite, or workers died too often.
         """
-        start = time.monotonic()
         stream = RowStream(rows.to_batches(), labels=self.task.labels)
         texts = self._text_set("text", self.config.source_language, self._shards("rows", stream))
         with self._ray:
@@ -64,7 +69,8 @@ class LocalTranslation:
         done = pa.concat_tables(tables)
         columns = text_columns(rows)
         found = [text for column in columns for text in done[column].to_pylist()]
-        seconds = time.monotonic() - start
+        steps = translation_steps(unit, texts, self.storage)
+        seconds = sum(recorded_s(self.storage, step) for step in steps)
         return TranslationRun(found, {}, Usage(seconds=seconds), asked * len(columns))
 
     def _unit(self) -> TranslatorUnit:
