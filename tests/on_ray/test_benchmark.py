@@ -237,5 +237,5 @@ def test_rows_that_are_not_there_are_a_users_mistake(inputs: Path, tmp_path: Pat
     few.write_text("text,label\n" + "".join(f"row {n},{n % 2}\n" for n in range(50)))
     study = {**CONFIG["studies"][0], "train": str(few)}
     text = yaml.safe_dump(study, default_flow_style=True)
-    with pytest.raises(DataError, match="has 50 train rows, and the grid asks for 60"):
+    with pytest.raises(DataError, match="has 50 train rows that are not among its pairs, and"):
         run(inputs, storage, f"studies=[{text}]", "grid.methods=[english]")
