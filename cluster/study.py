@@ -167,11 +167,7 @@ class StudyFile:
 
 
 class StudySearch(Searcher):  # type: ignore[misc]
-    """Asks Optuna for bundles of up to `size` trials, and tells it what became of each trial.
-
-    The last bundles are smaller: a large one that starts late would leave the other cores idle.
-    They hold a quarter of `size` at least, since a trial alone gains nothing from being stacked.
-    """
+    """Asks Optuna for bundles of up to `size` trials, and tells it what became of each trial."""
 
     def __init__(
         self,
@@ -206,9 +202,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         """The config of a new bundle, on storage before it runs."""
         if not self.left:
             return str(Searcher.FINISHED)
-        share = -(-self.left // (len(self.bundles) + 1))
-        count = min(self.left, self.size, max(share, -(-self.size // 4)))
-        trials = [self.study.ask() for _ in range(count)]
+        trials = [self.study.ask() for _ in range(min(self.size, self.left))]
         self.left -= len(trials)
         self.bundles[trial_id] = trials
         members = [{"number": trial.number, "values": self.draw(trial)} for trial in trials]

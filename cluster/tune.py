@@ -151,8 +151,7 @@ class Sweep:
                 mode="max",
                 search_alg=search,
                 scheduler=self._scheduler(verdicts, file),
-                # At most: the search says when all have been drawn.
-                num_samples=trials,
+                num_samples=-(-trials // size),
                 max_concurrent_trials=(options.max_concurrent or 0) // size or None,
                 reuse_actors=True,
             ),

@@ -61,24 +61,13 @@ def file(storage: Storage, tmp_path: Path) -> StudyFile:
 
 
 @pytest.mark.parametrize(("trials", "size"), [(64, 8), (17, 8), (5, 4), (3, 8), (9, 1), (7, 6)])
-@pytest.mark.parametrize("cores", [1, 2, 5])
-def test_bundles_hold_all_trials_and_hardly_one_is_a_trial_alone(
-    file: StudyFile, trials: int, size: int, cores: int
-) -> None:
+def test_bundles_hold_all_trials(file: StudyFile, trials: int, size: int) -> None:
     search = searching(file, trials=trials, size=size)
-    running: list[str] = []
     sizes: list[int] = []
-    for name in map(str, range(trials + 1)):
-        if len(running) == cores:
-            search.on_trial_complete(running.pop(0))
-        bundle = search.suggest(name)
-        if isinstance(bundle, str):
-            break
-        running.append(name)
+    while not isinstance(bundle := search.suggest(str(len(sizes))), str):
         sizes.append(len(bundle["members"]))
     assert sum(sizes) == trials
-    assert max(sizes) <= size
-    assert all(4 * count >= size for count in sizes[:-1])
+    assert all(count == size for count in sizes[:-1])
 
 
 def test_a_trial_that_has_ended_is_told_of_once_and_marked(file: StudyFile) -> None:
