@@ -9,17 +9,17 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import ray
 from rich.console import Console
 
-from cluster import encoders, session
+from cluster import encoders
 from cluster.benchmark_data import StudyRows, prepare_study
 from cluster.benchmark_group import run_group
 from cluster.benchmark_plan import Group, plan_groups, translator_unit
+from cluster.connection import Connection
 from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet
 from cluster.local_translation import (
@@ -28,7 +28,7 @@ from cluster.local_translation import (
     translated_set,
     translation_steps,
 )
-from cluster.monitor import Progress, start_monitor, watching
+from cluster.monitor import Progress, watching
 from cluster.prepare import DEMO
 from cluster.train import run_units
 from langalign.benchmarkcells import ResultSet
@@ -54,8 +54,7 @@ class Benchmark:
         self.display = Display(console)
         self.folder = f"runs/{config.name}/benchmark"
         self.store = CellStore(storage, self.folder)
-        self._ray = ExitStack()
-        self._monitor: Any = None
+        self._ray = Connection(config.cluster.address, storage, self.display)
         self.tables: list[TextTable] = []
         self.written: list[str] = []
 
@@ -125,7 +124,7 @@ class Benchmark:
             for rows in prepared
         ]
         if not all(unit.output(self.storage).is_done() for by in units for unit in by.values()):
-            self._connect()
+            self._ray.connect()
         with self.display.step("local") as line:
             found = [self._with_local(*each) for each in zip(prepared, units, strict=True)]
             line.say(f"{sum(map(len, units))} translators")
@@ -148,12 +147,12 @@ class Benchmark:
     def _translate(self, unit: TranslatorUnit, texts: TextSet) -> None:
         cluster = self.config.cluster
         if not unit.output(self.storage).is_done():
-            self._connect()
+            self._ray.connect()
             run_units(
                 [unit],
                 self.storage,
                 run=self.config.name,
-                monitor=self._monitor,
+                monitor=self._ray.monitor,
                 show=self.display.show,
                 gpus_per_worker=cluster.gpus_per_group,
                 cpus_per_worker=cluster.cpus_per_group,
@@ -163,7 +162,7 @@ class Benchmark:
             unit,
             texts,
             self.storage,
-            connect=self._connect,
+            connect=self._ray.connect,
             gpus_per_actor=cluster.gpus_per_group,
             cpus_per_actor=cluster.cpus_per_group,
             on_shard=lambda done, total: self.display.show(Progress("shards", done, total, "")),
@@ -175,12 +174,12 @@ class Benchmark:
         output = encoders.demo_encoder_output(self.storage, language)
         is_demo = options.name == DEMO
         if is_demo and not output.is_done():
-            self._connect()
+            self._ray.connect()
         with self.display.step("encoder") as line:
             if is_demo:
                 if not output.is_done():
-                    with watching(self._monitor, self.display.show):
-                        encoders.pretrain_demo_encoder(output, self._monitor, language)
+                    with watching(self._ray.monitor, self.display.show):
+                        encoders.pretrain_demo_encoder(output, self._ray.monitor, language)
             else:
                 output = encoders.store_encoder(self.storage, options.name, options.revision)
             line.say(f"{study.name}: {options.name}, kept at {output.prefix}")
@@ -200,7 +199,7 @@ class Benchmark:
         left = [g for g in groups if any(m.digest not in found for m in g.members)]
         if left:
             # Before the step, whose line would end with that of the connection.
-            self._connect()
+            self._ray.connect()
         with self.display.step("cells") as line:
             if left:
                 self._run(left, total=len(members))
@@ -222,7 +221,7 @@ class Benchmark:
         )(run_group)
         # The longest first, so that none is begun when all others are at their end.
         groups = sorted(groups, key=lambda group: -group.weight)
-        pending = {task.remote(group, self.store, self._monitor): group for group in groups}
+        pending = {task.remote(group, self.store, self._ray.monitor): group for group in groups}
         pace = _Pace([group.weight for group in groups])
         while pending:
             ended, _ = ray.wait(list(pending), timeout=POLL_S)
@@ -260,12 +259,6 @@ class Benchmark:
             "tables": [table.values() for table in self.tables],
             "models": [],
         }
-
-    def _connect(self) -> None:
-        if self._monitor is None:
-            address = self.config.cluster.address
-            self._ray.enter_context(session.checked_session(address, self.storage, self.display))
-            self._monitor = start_monitor()
 
 
 class _Pace:

@@ -1,6 +1,6 @@
 """The rows of a benchmark: one study drawn with one seed, in prepared shards, and parts of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from cluster.embed import TextSet
 from cluster.encoders import DemoLanguage
-from cluster.prepare import DEMO, materialised
+from cluster.prepare import DEMO, materialised, text_sets
 from cluster.texts import read_texts
 from cluster.units import Part, Split
 from langalign import counterpart
@@ -104,6 +104,7 @@ def prepare_study(
     }
     prepared: dict[str, PreparedData] = {}
     paired: set[tuple[str, ...]] = set()
+    languages = study.source_language, study.target_language
     other = DemoLanguage(**study.counterpart.model_dump()).translator()
     for role, limit in limits.items():
         spec = study.spec(role, config.data)
@@ -123,13 +124,13 @@ def prepare_study(
                 rows, storage, prefix=prefix, shard_rows=config.cluster.shard_rows
             )
         if role == "parallel":
-            paired = _sources(_text_sets(study, prepared)["source"], storage)
+            paired = _sources(text_sets(prepared, *languages)["source"], storage)
     pairs = prepared["parallel"].summary
     return StudyRows(
         study,
         seed,
         task,
-        _text_sets(study, prepared),
+        text_sets(prepared, *languages),
         sum(pairs.label_counts.values()) == pairs.rows,
         grid.validation_fraction,
     )
@@ -204,22 +205,3 @@ def _renumbered(rows: RowStream, spelt: Task, task: Task) -> RowStream:
             yield batch.set_column(place, "label", numbers.take(batch.column(place)))
 
     return RowStream(batches(), labels=task.labels, languages=rows.languages, counts=rows.counts)
-
-
-def _text_sets(study: StudyConfig, prepared: dict[str, PreparedData]) -> dict[str, TextSet]:
-    names: dict[str, Sequence[str]] = {"parallel": ("source", "target")}
-    sets = {}
-    for role, data in prepared.items():
-        for name in names.get(role, (role,)):
-            is_source = name in ("train", "source")
-            column = name if role == "parallel" else "text"
-            sets[name] = TextSet(
-                name=name,
-                digest=data.summary.digest,
-                language=study.source_language if is_source else study.target_language,
-                shards=data.shards,
-                shard_rows=data.shard_rows,
-                column=column,
-                pair_column=f"{column}_pair",
-            )
-    return sets

@@ -35,7 +35,7 @@ from langalign.storage import Storage
 from langalign.training import Labelled, Pairs, count_outcomes
 from langalign.trials import TrainedTrial, TrialData
 
-__all__ = ["recorded_s", "run_group", "tune_encoder"]
+__all__ = ["run_group", "tune_encoder"]
 
 # Alignment is measured on so many held-out pairs at most: a probe is fitted on each cell's.
 MEASURED_PAIRS = 300
@@ -113,7 +113,7 @@ class GroupRun:
         rule = tune_encoder(group, storage, self.monitor, self.device)
         tuned = [unit.output(storage).prefix for unit in (group.before, group.tune) if unit]
         for name, prefixes in (("translator", group.made_by), ("tune", tuned)):
-            self.seconds[name] = sum(recorded_s(storage, prefix) for prefix in prefixes)
+            self.seconds[name] = sum(StepOutput(storage, prefix).seconds() for prefix in prefixes)
         parts = [group.test, *(part for stack in group.stacks for part in stack.parts)]
         return Embedder(storage, rule, self.device, parts)
 
@@ -265,9 +265,3 @@ def _pairs(
 
 def _measured(source: Tensor, target: Tensor) -> dict[str, float]:
     return measure_alignment(source.cpu().numpy(), target.cpu().numpy()).values()
-
-
-def recorded_s(storage: Storage, prefix: str) -> float:
-    """Seconds of a finished step: of all its epochs, or as it noted them."""
-    info = StepOutput(storage, prefix).info()
-    return float(info.get("seconds", sum(epoch["seconds"] for epoch in info.get("history", []))))

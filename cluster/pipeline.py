@@ -7,22 +7,21 @@ is thrown away with its step and built again.
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rich.console import Console
 
-from cluster import encoders, session
+from cluster import encoders
+from cluster.connection import Connection, run_step
 from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet, default_actors, embed
-from cluster.monitor import Progress, start_monitor, watching
+from cluster.monitor import Progress, watching
 from cluster.plan import Plan
 from cluster.prepare import DEMO, RunData, prepare
 from cluster.publishing import publish_model, write_reports
 from cluster.scoring import curves, unit_rows
 from cluster.text_units import TuneUnit
-from cluster.train import run_units
 from cluster.units import AlignUnit
 from cluster.work import Unit
 from langalign.config import PipelineConfig
@@ -79,8 +78,7 @@ class Pipeline:
         self.storage = storage
         self.parents = parents or {}
         self.display = Display(console)
-        self._ray = ExitStack()
-        self._monitor: Any = None
+        self._ray = Connection(config.cluster.address, storage, self.display)
         self.written: list[str] = []
 
     def run(self) -> dict[str, Any]:
@@ -230,13 +228,13 @@ class Pipeline:
         output = encoders.demo_encoder_output(self.storage)
         is_done = output.is_done()
         if not is_done:
-            self._connect()
+            self._ray.connect()
         with self.display.step("encoder") as line:
             if is_done:
                 line.found("the demo's tiny encoder")
             else:
-                with watching(self._monitor, self.display.show):
-                    encoders.pretrain_demo_encoder(output, self._monitor)
+                with watching(self._ray.monitor, self.display.show):
+                    encoders.pretrain_demo_encoder(output, self._ray.monitor)
                 line.say("the demo's tiny encoder, pre-trained on unpaired text")
         return output
 
@@ -265,7 +263,7 @@ class Pipeline:
         wanted = [(rule, list(sets.values())), (english_rule, baseline)]
         left = [(r, [t for t in many if not self._is_embedded(t, r)]) for r, many in wanted]
         if any(many for _, many in left):
-            self._connect()
+            self._ray.connect()
         with self.display.step("embed") as line:
             for each_rule, many in left:
                 self._embed_sets(each_rule, many)
@@ -299,38 +297,11 @@ class Pipeline:
         )
 
     def _units(self, step: str, units: Sequence[Unit], nothing: str = "") -> None:
-        is_done = all(unit.output(self.storage).is_done() for unit in units)
-        if not is_done:
-            self._connect()
-        with self.display.step(step) as line:
-            text = ", ".join(unit.label.removeprefix(f"{step} ") for unit in units) or nothing
-            if is_done:
-                # Without units nothing was cached either: the step is left out.
-                (line.found if units else line.say)(text)
-                return
-            cluster = self.config.cluster
-            run_units(
-                units,
-                self.storage,
-                run=self.config.name,
-                monitor=self._monitor,
-                show=self.display.show,
-                workers=cluster.workers,
-                gpus_per_worker=cluster.gpus_per_worker,
-                cpus_per_worker=cluster.cpus_per_worker,
-                max_failures=cluster.max_failures,
-                checkpoint_interval_s=cluster.checkpoint_interval_s,
-            )
-            line.say(text)
+        config = self.config
+        run_step(self._ray, step, units, run=config.name, cluster=config.cluster, nothing=nothing)
 
     def _stops(self, step: str) -> bool:
         return self.config.stop_after == step
-
-    def _connect(self) -> None:
-        if self._monitor is None:
-            address = self.config.cluster.address
-            self._ray.enter_context(session.checked_session(address, self.storage, self.display))
-            self._monitor = start_monitor()
 
     def _rebuilding(self, run: Callable[[], Result]) -> Result:
         """Run; where a stored step turns out altered, throw that step away and run again."""

@@ -1,7 +1,7 @@
 """The first step: read every source, check it, and lay it out in shards on storage."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from langalign.errors import ConfigError
 from langalign.storage import Storage
 from langalign.tasks import Task, build_task
 
-__all__ = ["DEMO", "RunData", "materialised", "prepare"]
+__all__ = ["DEMO", "RunData", "materialised", "prepare", "text_sets"]
 
 DEMO = "demo"
 DEMO_ROWS = {"train": 10_000, "parallel": 2_000, "test": 2_000, "native": 10_000}
@@ -46,27 +46,28 @@ class RunData:
         return sum(summary.label_counts.values()) == summary.rows
 
     def text_sets(self) -> dict[str, TextSet]:
-        """What there is to embed; pairs give two sets, `source` and `target`, that share ids."""
-        sets = {}
-        for role, prepared in self.roles.items():
-            columns = {role: ("text", "text_pair")}
-            if role == "parallel":
-                columns = {
-                    "source": ("source", "source_pair"),
-                    "target": ("target", "target_pair"),
-                }
-            for name, (column, pair_column) in columns.items():
-                is_source = name in ("train", "source")
-                sets[name] = TextSet(
-                    name=name,
-                    digest=prepared.summary.digest,
-                    language=self.source_language if is_source else self.target_language,
-                    shards=prepared.shards,
-                    shard_rows=prepared.shard_rows,
-                    column=column,
-                    pair_column=pair_column,
-                )
-        return sets
+        """What there is to embed; see `text_sets`."""
+        return text_sets(self.roles, self.source_language, self.target_language)
+
+
+def text_sets(
+    roles: Mapping[str, PreparedData], source_language: str, target_language: str
+) -> dict[str, TextSet]:
+    """Texts of prepared rows by role; pairs give two sets, `source` and `target`, of equal ids."""
+    sets = {}
+    for role, prepared in roles.items():
+        for name in ("source", "target") if role == "parallel" else (role,):
+            column = name if role == "parallel" else "text"
+            sets[name] = TextSet(
+                name=name,
+                digest=prepared.summary.digest,
+                language=source_language if name in ("train", "source") else target_language,
+                shards=prepared.shards,
+                shard_rows=prepared.shard_rows,
+                column=column,
+                pair_column=f"{column}_pair",
+            )
+    return sets
 
 
 def prepare(config: PipelineConfig, storage: Storage) -> RunData:

@@ -1,14 +1,12 @@
 """`jobs/translate.py` with a local model: fine-tuned on pairs, and applied to the rows, by Ray."""
 
 import io
-from contextlib import ExitStack
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import encoders, session
-from cluster.benchmark_group import recorded_s
+from cluster import encoders
+from cluster.connection import Connection, run_step
 from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet
 from cluster.local_translation import (
@@ -18,12 +16,12 @@ from cluster.local_translation import (
     translated_set,
     translation_steps,
 )
-from cluster.monitor import Progress, start_monitor, watching
-from cluster.prepare import DEMO, materialised
+from cluster.monitor import Progress, watching
+from cluster.prepare import DEMO, materialised, text_sets
 from cluster.text_units import TextPart
-from cluster.train import run_units
 from cluster.units import Split
-from langalign.data import PreparedData, RowStream, read_parallel, write_shards
+from langalign.data import RowStream, read_parallel, write_shards
+from langalign.outputs import StepOutput
 from langalign.storage import Storage
 from langalign.tasks import Task
 from langalign.translateconfig import TranslateConfig
@@ -47,8 +45,7 @@ class LocalTranslation:
         self.task = task
         self.storage = storage
         self.display = display
-        self._ray = ExitStack()
-        self._monitor: Any = None
+        self._ray = Connection(config.cluster.address, storage, display)
 
     def translate(self, rows: pa.Table) -> TranslationRun:
         """All texts of labelled rows; `usage` has the seconds of training and of translating.
@@ -59,18 +56,18 @@ class LocalTranslation:
             TrainingError: its loss is not finite, or workers died too often.
         """
         stream = RowStream(rows.to_batches(), labels=self.task.labels)
-        texts = self._text_set("text", self.config.source_language, self._shards("rows", stream))
+        texts = self._text_sets("train", stream)["train"]
         with self._ray:
             unit = self._unit()
             made = translated_set(unit, texts, self.storage, self.config.target_language)
-            self._train(unit)
+            run_step(self._ray, "local", [unit], run=self.config.name, cluster=self.config.cluster)
             asked = self._apply(unit, texts)
         tables = [pq.read_table(io.BytesIO(self.storage.read_bytes(key))) for key in made.shards]
         done = pa.concat_tables(tables)
         columns = text_columns(rows)
         found = [text for column in columns for text in done[column].to_pylist()]
         steps = translation_steps(unit, texts, self.storage)
-        seconds = sum(recorded_s(self.storage, step) for step in steps)
+        seconds = sum(StepOutput(self.storage, step).seconds() for step in steps)
         return TranslationRun(found, {}, Usage(seconds=seconds), asked * len(columns))
 
     def _unit(self) -> TranslatorUnit:
@@ -86,10 +83,9 @@ class LocalTranslation:
                 sample_seed=config.seed,
                 task=self.task,
             )
-            prepared = self._shards("parallel", pairs)
-        split = Split(prepared.summary.rows, config.validation_fraction, config.seed)
-        source = self._text_set("source", config.source_language, prepared)
-        target = self._text_set("target", config.target_language, prepared)
+            sides = self._text_sets("parallel", pairs)
+        source, target = sides["source"], sides["target"]
+        split = Split(sum(source.shard_rows), config.validation_fraction, config.seed)
         return local_unit(
             config.local,
             self._tiny_rule(),
@@ -105,34 +101,11 @@ class LocalTranslation:
             return None
         output = encoders.demo_encoder_output(self.storage)
         if not output.is_done():
-            self._connect()
-            with self.display.step("encoder"), watching(self._monitor, self.display.show):
-                encoders.pretrain_demo_encoder(output, self._monitor)
+            self._ray.connect()
+            with self.display.step("encoder"), watching(self._ray.monitor, self.display.show):
+                encoders.pretrain_demo_encoder(output, self._ray.monitor)
         weights = encoders.weights_digest(output)
         return EncoderRule(output.prefix, weights, "mean", own.max_length, "fp32")
-
-    def _train(self, unit: TranslatorUnit) -> None:
-        cluster = self.config.cluster
-        is_done = unit.output(self.storage).is_done()
-        if not is_done:
-            self._connect()
-        with self.display.step("local") as line:
-            if is_done:
-                line.found(unit.label)
-                return
-            run_units(
-                [unit],
-                self.storage,
-                run=self.config.name,
-                monitor=self._monitor,
-                show=self.display.show,
-                workers=cluster.workers,
-                gpus_per_worker=cluster.gpus_per_worker,
-                cpus_per_worker=cluster.cpus_per_worker,
-                max_failures=cluster.max_failures,
-                checkpoint_interval_s=cluster.checkpoint_interval_s,
-            )
-            line.say(unit.label)
 
     def _apply(self, unit: TranslatorUnit, texts: TextSet) -> int:
         """Translate what is not translated; returns how many rows were."""
@@ -148,7 +121,7 @@ class LocalTranslation:
                 unit,
                 texts,
                 self.storage,
-                connect=self._connect,
+                connect=self._ray.connect,
                 gpus_per_actor=cluster.gpus_per_worker,
                 cpus_per_actor=cluster.cpus_per_worker,
                 on_shard=on_shard,
@@ -156,27 +129,12 @@ class LocalTranslation:
             line.say(f"{asked:,} rows now, the others before")
         return asked
 
-    def _shards(self, name: str, rows: RowStream) -> PreparedData:
-        return write_shards(
+    def _text_sets(self, role: str, rows: RowStream) -> dict[str, TextSet]:
+        config = self.config
+        prepared = write_shards(
             rows,
             self.storage,
-            prefix=f"runs/{self.config.name}/translate/{name}",
-            shard_rows=self.config.cluster.shard_rows,
+            prefix=f"runs/{config.name}/translate/{role}",
+            shard_rows=config.cluster.shard_rows,
         )
-
-    def _text_set(self, column: str, language: str, prepared: PreparedData) -> TextSet:
-        return TextSet(
-            name=column,
-            digest=prepared.summary.digest,
-            language=language,
-            shards=prepared.shards,
-            shard_rows=prepared.shard_rows,
-            column=column,
-            pair_column=f"{column}_pair",
-        )
-
-    def _connect(self) -> None:
-        if self._monitor is None:
-            address = self.config.cluster.address
-            self._ray.enter_context(session.checked_session(address, self.storage, self.display))
-            self._monitor = start_monitor()
+        return text_sets({role: prepared}, config.source_language, config.target_language)

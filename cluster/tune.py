@@ -120,16 +120,6 @@ class Sweep:
         def note_ended(numbers: Iterable[int]) -> None:
             ray.get(verdicts.finish.remote(numbers))
 
-        bundle = tune.with_parameters(
-            TrialBundle,
-            arrays=arrays,
-            pipeline=self.pipeline,
-            seeds=range(self.config.seed, self.config.seed + options.seeds),
-            matmul_precision=options.matmul_precision,
-            probe_epochs=PROBE_EPOCHS if options.scheduler == "asha" else 1,
-            verdicts=verdicts,
-        )
-        resources = {"cpu": options.cpus_per_stack, "gpu": options.gpus_per_stack}
         size = min(options.stack, options.max_concurrent or options.stack)
         search = StudySearch(
             file,
@@ -145,7 +135,7 @@ class Sweep:
         os.environ.update(TUNE_VARIABLES)
         _carry_no_keys()
         tune.Tuner(
-            tune.with_resources(bundle, resources),
+            self._bundle(arrays, verdicts),
             tune_config=tune.TuneConfig(
                 metric=SCORE,
                 mode="max",
@@ -168,6 +158,21 @@ class Sweep:
         ).fit()
         # What could not be stored meanwhile, or the reason why this run had to end.
         file.keep()
+
+    def _bundle(self, arrays: dict[str, Any], verdicts: Any) -> Any:
+        """The trainable, with the resources of one process of it."""
+        options = self.config.sweep
+        bundle = tune.with_parameters(
+            TrialBundle,
+            arrays=arrays,
+            pipeline=self.pipeline,
+            seeds=range(self.config.seed, self.config.seed + options.seeds),
+            matmul_precision=options.matmul_precision,
+            probe_epochs=PROBE_EPOCHS if options.scheduler == "asha" else 1,
+            verdicts=verdicts,
+        )
+        resources = {"cpu": options.cpus_per_stack, "gpu": options.gpus_per_stack}
+        return tune.with_resources(bundle, resources)
 
     def _embedded(self) -> tuple[RunData, dict[str, dict[str, str]], dict[str, Any]]:
         """The data of the run, and for each pooling prefixes and a reference to the arrays.

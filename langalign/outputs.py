@@ -53,6 +53,12 @@ class StepOutput:
         info: dict[str, Any] = self.manifest()["info"]
         return info
 
+    def seconds(self) -> float:
+        """What a finished step took: as it noted, or all its epochs together."""
+        info = self.info()
+        epochs = info.get("history", [])
+        return float(info.get("seconds", sum(epoch["seconds"] for epoch in epochs)))
+
     def write(self, name: str, data: bytes) -> dict[str, Any]:
         """Write one file; returns its record for `finish`."""
         self.storage.write_bytes(self.key(name), data)
