@@ -58,18 +58,35 @@ class DemoLanguage:
     """The demo's second language, and the weight of ALIGN-MLM's loss in pre-training on it."""
 
     script: bool = True
+    lexicon: bool | None = None
     order: Order = "verb_final"
     one_to_many: float = 0.15
     align_weight: float = 0.0
 
     def translator(self) -> Counterpart:
         """The language."""
-        return Counterpart(script=self.script, order=self.order, one_to_many=self.one_to_many)
+        return Counterpart(
+            script=self.script,
+            lexicon=self.lexicon,
+            order=self.order,
+            one_to_many=self.one_to_many,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What a digest covers; of the lexicon only where it does not go with the script.
+
+        So an encoder that was made before there was a choice keeps its name.
+        """
+        values = asdict(self)
+        if self.lexicon in (None, self.script):
+            del values["lexicon"]
+        return values
 
 
 def demo_encoder_output(storage: Storage, language: DemoLanguage | None = None) -> StepOutput:
     """Where the demo's pre-trained encoder lies, or will lie."""
-    own = [] if language in (None, DemoLanguage()) else [asdict(language)]
+    identity = (language or DemoLanguage()).identity()
+    own = [] if identity == DemoLanguage().identity() else [identity]
     digest = digest_of("demo", DEMO_RECIPE, DEMO_TEXTS, DEMO_SEED, *own)
     return StepOutput(storage, f"steps/encoder/{digest}")
 

@@ -34,7 +34,10 @@ class CounterpartConfig(Section):
     `align_weight` is that of ALIGN-MLM's loss when the demo's encoder is pre-trained on it.
     """
 
-    script: bool = Field(True, description="another script and lexicon; false: English words")
+    script: bool = Field(True, description="Georgian letters; false: Latin ones")
+    lexicon: bool | None = Field(
+        None, description="made-up words; false: the English ones; unset: as `script` says"
+    )
     order: Order = Field("verb_final", description="same, inverted, or verb_final")
     one_to_many: float = Field(0.15, ge=0, le=1, description="share of words with two senses")
     align_weight: float = Field(

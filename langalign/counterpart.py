@@ -5,7 +5,6 @@ by changing chosen properties (script, word order, lexicon), so the true transla
 Languages are named by code: `en`, and `xc` for the counterpart (a private code).
 """
 
-import hashlib
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +32,7 @@ from langalign.lexicon import (
     VERBAL,
     Domain,
 )
+from langalign.spelling import hash_of, own_word, transliterated
 
 __all__ = [
     "COUNTERPART",
@@ -74,10 +74,6 @@ class Review:
 
     text: str
     label: int
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 class _Writer:
@@ -183,26 +179,24 @@ def reviews(rows: int, seed: int, split: Split = "train") -> Iterator[Review]:
     while len(seen) < rows:
         label = len(seen) % 2
         text = writer.review(label)
-        if text not in seen and _SPLIT_OF[_hash(text) % len(_SPLIT_OF)] == split:
+        if text not in seen and _SPLIT_OF[hash_of(text) % len(_SPLIT_OF)] == split:
             seen.add(text)
             yield Review(text, label)
 
 
-# Georgian letters: one column wide in a terminal, no upper case, untouched by NFKC.
-_GEORGIAN: Final = ("ბგდვზთკლმნპრსტფქყშჩხ", "აეიოუ", "ლმნრსტ")
-_LATIN: Final = ("bgdvzjklmnprstfqyxch", "aeiou", "lmnrst")
 _WORD: Final = re.compile(r"n't\b|[^\W\d_]+(?:['’][^\W\d_]+)*")
 # A point or comma between digits (3.50) ends nothing.
 _CLAUSE_END: Final = re.compile(r"((?:(?<!\d)[.,:]|[.,:](?!\d)|[;!?()\[\]\"“”…\n])+)")
-_SYLLABLES: Final = 3
 
 
 class Counterpart:
     """Translates English into a counterpart language, the same way every time.
 
-    - `script`: True writes every word as a word of its own in Georgian letters, so the languages
-      share punctuation and digits only; False keeps the English words (other senses of
-      one-to-many entries are then made-up Latin words).
+    - `script`: True writes in Georgian letters, so the languages share punctuation and digits
+      only; False in Latin ones.
+    - `lexicon`: True has a made-up word for every word; False keeps the English words, in another
+      script letter by letter (other senses of one-to-many entries are made up all the same).
+      None goes with the script: a word of its own in Georgian letters, or the English word.
     - `order`: of the words within a clause. `same`; `inverted` reverses them; `verb_final` moves
       verbs, auxiliaries and negations to the end, reversed, as Japanese and Korean do. Clauses
       keep their order, so a contrast keeps its meaning.
@@ -217,6 +211,7 @@ class Counterpart:
         self,
         *,
         script: bool = True,
+        lexicon: bool | None = None,
         order: Order = "verb_final",
         one_to_many: float = 0.15,
         seed: int = 0,
@@ -228,6 +223,7 @@ class Counterpart:
         if not 0 <= one_to_many <= 1:
             raise ConfigError(f"one_to_many {one_to_many} is not a share: use 0 to 1")
         self.script = script
+        self.lexicon = script if lexicon is None else lexicon
         self.order = order
         self.one_to_many = one_to_many
         self.seed = seed
@@ -280,29 +276,17 @@ class Counterpart:
     def _word(self, match: re.Match[str], before: str) -> str:
         word = match[0]
         # The key alone says whether a word has two senses, so every text agrees on it.
-        if _hash(f"{self.seed}/senses/{word}") >= self.one_to_many * 2**64:
+        if hash_of(f"{self.seed}/senses/{word}") >= self.one_to_many * 2**64:
             return self._sense(word, 0)
-        return self._sense(word, _hash(f"{before} {word}") % 2)
+        return self._sense(word, hash_of(f"{before} {word}") % 2)
 
     def _sense(self, word: str, sense: int) -> str:
-        if not self.script and sense == 0:
-            return word
+        if not self.lexicon and sense == 0:
+            return transliterated(word) if self.script else word
         key = f"{self.seed}/{sense}/{word}"
         if key not in self._spelt:
-            self._spelt[key] = _pseudo_word(key, _GEORGIAN if self.script else _LATIN)
+            self._spelt[key] = own_word(key, is_georgian=self.script)
         return self._spelt[key]
-
-
-def _pseudo_word(key: str, letters: tuple[str, str, str]) -> str:
-    """Spells the hash of `key` in syllables; 3.7e8 words are possible, so two rarely meet."""
-    onsets, vowels, codas = letters
-    rest = _hash(key)
-    spelt = ""
-    for _ in range(_SYLLABLES):
-        for choices in (onsets, vowels, ("", *codas)):
-            rest, place = divmod(rest, len(choices))
-            spelt += choices[place]
-    return spelt
 
 
 def labelled_table(

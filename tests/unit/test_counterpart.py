@@ -65,6 +65,42 @@ def test_words_move_within_clauses_only(order: Any, expected: str) -> None:
     assert plain.translate("the film was not good, but i loved the plot.") == expected
 
 
+SENTENCE = "the film was n't good; i didn't cry."
+
+
+@pytest.mark.parametrize(
+    ("script", "lexicon", "expected"),
+    [
+        (False, False, SENTENCE),
+        (True, False, "ტჰე ფილმ წას ნ'ტ გოოდ; ი დიდნ'ტ ცრყ."),
+    ],
+)
+def test_english_words_stay_but_for_the_script(script: bool, lexicon: bool, expected: str) -> None:
+    language = Counterpart(script=script, lexicon=lexicon, order="same", one_to_many=0.0)
+    assert language.translate(SENTENCE) == expected
+
+
+def test_words_are_made_up_in_either_script() -> None:
+    """Known words: a change of the spelling is another language, and other results."""
+    expected = {True: "ზორშექელ დერბოტსოს, ნერგოსდომ.", False: "zorxeqel derbotsos, nergosdom."}
+    for script, text in expected.items():
+        language = Counterpart(script=script, lexicon=True, order="same", one_to_many=0.0)
+        assert language.translate("the film, good.") == text
+
+
+def test_an_unset_lexicon_goes_with_the_script() -> None:
+    for script in (True, False):
+        unset, as_script = (Counterpart(script=script, lexicon=each) for each in (None, script))
+        assert unset.translate(SENTENCE) == as_script.translate(SENTENCE)
+
+
+def test_another_script_keeps_words_apart() -> None:
+    language = Counterpart(lexicon=False, order="same", one_to_many=0.0)
+    letters = [language.translate(letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    assert len(set(letters)) == 26
+    assert not re.search("[a-z]", "".join(letters))
+
+
 def senses(share: float) -> list[set[str]]:
     language = Counterpart(order="same", one_to_many=share)
     befores = ("the", "a", "my", "one", "this", "that", "very", "some")
