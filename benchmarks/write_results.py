@@ -37,7 +37,7 @@ def shortened(report: str) -> str:
     kept = [s for s in sections if not s.startswith(tuple(f"## {name}\n" for name in INDEX_TITLES))]
     text = "\n".join(kept)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)\n*", "", text)
-    text = re.sub(r"\[([^\]]*)\]\((?:cells/|#)[^)]*\)", r"\1", text)
+    text = re.sub(r"\[([^\]]*)\]\((?:cells/|#|config\.yaml|versions\.json)[^)]*\)", r"\1", text)
     # Of a folder of the machine that ran it only the last name is of use here.
     text = re.sub(r"(?<![\w.:/])/(?:[\w.-]+/)+([\w.-]+)", r"\1", text)
     return re.sub(r"^(#+) ", r"##\1 ", text, flags=re.MULTILINE).strip()

@@ -15,6 +15,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from cluster.benchmark_embed import Embedder
+from cluster.benchmark_inputs import made_from
 from cluster.benchmark_plan import Group, PlannedCell, Stack, left_by
 from cluster.embed import EncoderRule
 from cluster.encoders import WORDS
@@ -226,6 +227,7 @@ class GroupRun:
                 epochs=epochs,
                 seconds=spent,
                 counts=counts,
+                made_from=made_from(self.group, member, self.store.storage),
             )
         )
 

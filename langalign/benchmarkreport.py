@@ -1,7 +1,8 @@
 """The report of a benchmark: one HTML page and the same in Markdown, from tables and figures.
 
 In both every figure of a table leads to its line in the index of cells, and from there to the
-manifest of each seed, which lies beside the report in `cells/`.
+manifest of each seed, which lies beside the report in `cells/`. The configuration and the versions
+of packages are files beside it too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from langalign.benchmarkcells import ResultSet
 from langalign.benchmarkgrid import BenchmarkConfig
 from langalign.benchmarkindex import cell_index, failure_table, several_index
+from langalign.benchmarkorigin import CONFIG_FILE, VERSIONS_FILE, origin_files
 from langalign.benchmarkplots import benchmark_plots
 from langalign.benchmarkresult import CellResult, CellStore
 from langalign.benchmarktables import alignment_table, cosine_table, score_table
@@ -104,10 +106,14 @@ def write_benchmark_report(
     cells: Sequence[CellResult],
     facts: Mapping[str, str],
 ) -> list[str]:
-    """Write report.html, report.md and the figures into the benchmark's folder; their keys."""
+    """Write the report, its figures and what it was made with into the benchmark's folder.
+
+    Returns the keys of the files.
+    """
     results = ResultSet.of(cells)
     images = benchmark_plots(results, [study.name for study in config.studies], config.costs)
     files = {f"{name}.png": data for name, data in images.items()}
+    files |= origin_files(config)
     files["report.md"] = markdown_report(config, results, list(images), facts).encode()
     files["report.html"] = html_report(config, results, images, facts).encode()
     for name, data in files.items():
@@ -129,5 +135,7 @@ def _ending(
 ) -> list[TextTable]:
     """Where the figures of `tables` lead to, and how all of it was made."""
     rows = [(Entry(name), Entry(value)) for name, value in facts.items()]
+    files = tuple((name, name) for name in (CONFIG_FILE, VERSIONS_FILE))
+    rows.append((Entry("every key, and versions"), Entry("", links=files)))
     made = TextTable("How it was made", ("fact", "value"), rows)
     return [several_index(tables), cell_index(results), made]

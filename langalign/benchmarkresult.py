@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,8 @@ class CellResult:
     `after` the aligner, and the cosine of a source sentence and its own image (`moved`). `seconds`
     is what the cell takes by step, as if it were alone: `translator` (training a local one, and
     translating by it), `tune` (step 1 and what comes before it), `embed`, `align` and `head`.
+    `made_from` names encoder, rows, options and versions; it is empty in a manifest that was
+    written before there was one, and where a cell has failed.
     """
 
     cell: Cell
@@ -39,6 +41,7 @@ class CellResult:
     seconds: Mapping[str, float]
     counts: Sequence[Sequence[int]]
     reason: str = ""
+    made_from: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
@@ -63,6 +66,7 @@ class CellResult:
             "alignment": {when: dict(values) for when, values in self.alignment.items()},
             "epochs": dict(self.epochs),
             "seconds": dict(self.seconds),
+            "made_from": dict(self.made_from),
         }
 
     @classmethod
@@ -104,6 +108,7 @@ class CellStore:
             seconds=found["seconds"],
             counts=found["confusion"],
             reason=found["reason"],
+            made_from=found.get("made_from", {}),
         )
 
     def digests(self) -> set[str]:

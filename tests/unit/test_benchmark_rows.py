@@ -8,6 +8,7 @@ whatever way, is always right.
 import itertools
 import json
 import random
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +147,26 @@ def test_every_cell_says_what_its_training_took(results: list[CellResult]) -> No
         assert result.seconds["embed"] > 0
         is_own_head = result.cell.method in ("english", "native", "translated", "lora", "simcse")
         assert is_own_head == ("head" not in result.seconds)
+
+
+def test_every_manifest_says_what_the_cell_was_made_from(
+    made: tuple[BenchmarkConfig, Storage, EncoderRule], results: list[CellResult]
+) -> None:
+    *_, rule = made
+    for result in results:
+        found, cell = result.made_from, result.cell
+        assert found["encoder"]["weights"] == rule.weights
+        assert found["versions"]["torch"] == version("torch")
+        assert found["step_1"]["options"]["options"]["seed"] == 0
+        assert (found["step_1"]["lora"] is not None) == (cell.method == "lora")
+        assert ("simcse" in found) == (cell.method == "simcse")
+        is_own_head = cell.method in ("english", "native", "translated", "lora", "simcse")
+        assert ("steps_2_and_3" in found) != is_own_head
+        if not is_own_head:
+            steps = found["steps_2_and_3"]
+            assert steps["options"]["shape"]["kind"] == cell.aligner
+            assert steps["rows"][0]["drawn"]["size"] <= cell.rows
+            assert [side["texts"] for side in steps["pairs"]] == ["source", "target"]
 
 
 def test_no_training_row_is_among_the_pairs(

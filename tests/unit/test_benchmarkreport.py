@@ -1,12 +1,17 @@
 """Means, tests, tables and the page of a benchmark, from results made by hand."""
 
+import json
+import platform
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from benchmark_results import CONFIG, OFFSETS, SEEDS, field, result, results
 
 from langalign.benchmarkcells import ResultSet
-from langalign.benchmarkgrid import Cell
+from langalign.benchmarkgrid import BenchmarkConfig, Cell
 from langalign.benchmarkindex import failure_table
 from langalign.benchmarkreport import (
     benchmark_tables,
@@ -17,6 +22,7 @@ from langalign.benchmarkreport import (
 )
 from langalign.benchmarkresult import CellResult, CellStore, estimate, paired_p
 from langalign.benchmarktables import cosine_table, score_table
+from langalign.configfile import load_config
 from langalign.findings import findings, findings_table
 from langalign.published import published_score
 from langalign.storage import Storage
@@ -128,6 +134,22 @@ def test_report_is_one_page(tmp_path: Path) -> None:
     assert {f"runs/x/benchmark/{name}" for name in ("report.md", "figure2-one.png")} <= set(keys)
 
 
+def test_what_it_was_made_with_lies_beside_the_report(tmp_path: Path) -> None:
+    """Every key, also those that were not set, as a file that makes the same benchmark again."""
+    store = CellStore(Storage(str(tmp_path)), "x")
+    keys = write_benchmark_report(store, CONFIG, results(), {})
+    assert {"x/config.yaml", "x/versions.json"} <= set(keys)
+    kept = tmp_path / "x" / "config.yaml"
+    assert load_config(BenchmarkConfig, kept) == CONFIG
+    assert yaml.safe_load(kept.read_text())["simcse"]["temperature"] == 0.05
+    versions = store.storage.read_json("x/versions.json")
+    assert versions["torch"] == version("torch")
+    assert versions["python"] == platform.python_version()
+    for name, link in (("report.html", 'href="{}"'), ("report.md", "]({})")):
+        text = store.storage.read_bytes(f"x/{name}").decode()
+        assert all(link.format(file) in text for file in ("config.yaml", "versions.json"))
+
+
 def test_notes_say_what_intervals_leave_out() -> None:
     tables = main_tables(CONFIG, ResultSet.of(results()))
     assert [each.title for each in tables] == [
@@ -145,13 +167,22 @@ def test_notes_say_what_intervals_leave_out() -> None:
 
 def test_manifests_round_trip_and_failed_ones_are_not_done(tmp_path: Path) -> None:
     store = CellStore(Storage(str(tmp_path)), "f")
-    kept = result("langalign", "ae", 200, 100, 0, 70.0)
+    made_from = {"encoder": {"weights": "w"}, "step_1": {"rows": [{"digest": "d"}]}}
+    kept = replace(result("langalign", "ae", 200, 100, 0, 70.0), made_from=made_from)
     failed = CellResult.failure(kept.cell, "other", "accuracy", "why")
     store.write(kept)
     store.write(failed)
     assert store.read(kept.digest) == kept
     assert store.done(["other", kept.digest, "absent"]) == {kept.digest: kept}
     assert store.digests() == {"other", kept.digest}
+
+
+def test_a_manifest_without_what_it_was_made_from_is_readable(tmp_path: Path) -> None:
+    store = CellStore(Storage(str(tmp_path)), "f")
+    kept = result("langalign", "ae", 200, 100, 0, 70.0)
+    old = {name: value for name, value in kept.manifest().items() if name != "made_from"}
+    store.storage.write_bytes(store.key(kept.digest), json.dumps(old).encode())
+    assert store.read(kept.digest) == kept
 
 
 def test_papers_figures_stand_beside_ours_only_where_data_is_the_same() -> None:
