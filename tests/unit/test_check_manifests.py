@@ -15,6 +15,8 @@ from serve.settings import Settings
 
 KUBERAY = Path(__file__).parents[2] / "cluster" / "kuberay"
 PROMETHEUS = KUBERAY.parent / "observability" / "prometheus-kubernetes.yaml"
+FOLDERS = ("base", "overlays/a100", "serving")
+CLUSTERS = (("base", "RayCluster/langalign"), ("serving", "RayService/langalign-serving"))
 WORKER = "spec.workerGroupSpecs.1.template.spec"
 
 
@@ -38,7 +40,7 @@ def problems(document: Any) -> list[str]:
     return [str(one) for one in check_manifest(Manifest(Path("m.yaml"), document))]
 
 
-@pytest.mark.parametrize("folder", ["base", "overlays/a100", "serving"])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_every_kustomization_is_clean(folder: str) -> None:
     assert [one for manifest in build(KUBERAY / folder) for one in check_manifest(manifest)] == []
 
@@ -106,7 +108,7 @@ def test_a_mistake_in_a_built_in_kind_is_named(key: str, value: Any, words: str)
     ],
 )
 def test_a_mistake_in_the_serve_config_is_named(config: str, words: str) -> None:
-    document = built("serving")["RayService/langalign"]
+    document = built("serving")["RayService/langalign-serving"]
     document["spec"]["serveConfigV2"] = config
     found = problems(document)
     assert any(words in one for one in found), found
@@ -133,7 +135,9 @@ def test_without_the_schemas_of_kubernetes_the_remedy_is_said(
 
 
 def test_the_service_gets_settings_that_the_application_knows() -> None:
-    config = yaml.safe_load(built("serving")["RayService/langalign"]["spec"]["serveConfigV2"])
+    config = yaml.safe_load(
+        built("serving")["RayService/langalign-serving"]["spec"]["serveConfigV2"]
+    )
     (application,) = config["applications"]
     assert Settings(**application["args"]).gpus == 1
 
@@ -154,6 +158,30 @@ def test_the_overlay_adds_machines_with_eight_a100_and_changes_nothing_else() ->
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
     assert container["image"] == "registry.example/langalign:0.1.0"
     assert overlay.keys() == base.keys()
+
+
+def test_no_two_clusters_of_a_namespace_have_one_name() -> None:
+    # KubeRay would give both head services one name, and the RayService would take it.
+    clusters = {
+        (one["kind"], one["metadata"]["namespace"], one["metadata"]["name"])
+        for folder in FOLDERS
+        for one in built(folder).values()
+        if one["apiVersion"] == "ray.io/v1"
+    }
+    assert len(clusters) == len(CLUSTERS)
+    assert len({(namespace, name) for _, namespace, name in clusters}) == len(CLUSTERS)
+
+
+def test_all_pods_are_one_account_and_only_heads_have_its_token() -> None:
+    account = built("base")["ServiceAccount/langalign-pods"]
+    assert "automountServiceAccountToken" not in account  # the autoscaler in the head needs it
+    for folder, name in CLUSTERS:
+        document = built(folder)[name]
+        assert document["metadata"]["namespace"] == account["metadata"]["namespace"]
+        head, *workers = pods(document)
+        assert {pod["serviceAccountName"] for pod in (head, *workers)} == {"langalign-pods"}
+        assert "automountServiceAccountToken" not in head
+        assert all(pod["automountServiceAccountToken"] is False for pod in workers)
 
 
 def test_no_secret_and_no_privilege_is_in_a_pod() -> None:
@@ -211,8 +239,8 @@ def policies(kind: str) -> list[tuple[dict[str, Any], list[Any]]]:
 def test_prometheus_reaches_the_ports_that_it_is_told_to_read() -> None:
     (job,) = yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]
     (ports,) = [one["regex"].split("|") for one in job["relabel_configs"] if "port" in str(one)]
-    for folder, name in (("base", "RayCluster"), ("serving", "RayService")):
-        document = built(folder)[f"{name}/langalign"]
+    for folder, name in CLUSTERS:
+        document = built(folder)[name]
         (discovery,) = job["kubernetes_sd_configs"]
         assert discovery["namespaces"]["names"] == [document["metadata"]["namespace"]]
         cluster = document["spec"].get("rayClusterConfig", document["spec"])
@@ -234,9 +262,7 @@ def test_pods_reach_the_agents_of_their_own_node(address: str, ports: list[int])
     ] == [ports]
 
 
-@pytest.mark.parametrize(
-    ("folder", "name"), [("base", "RayCluster/langalign"), ("serving", "RayService/langalign")]
-)
+@pytest.mark.parametrize(("folder", "name"), CLUSTERS)
 def test_the_autoscaler_writes_its_logs_where_the_head_has_them(folder: str, name: str) -> None:
     spec = built(folder)[name]["spec"]
     cluster = spec.get("rayClusterConfig", spec)
@@ -246,7 +272,7 @@ def test_the_autoscaler_writes_its_logs_where_the_head_has_them(folder: str, nam
 
 
 def test_a_drain_can_take_one_serving_worker_while_another_answers() -> None:
-    spec = built("serving")["RayService/langalign"]["spec"]
+    spec = built("serving")["RayService/langalign-serving"]["spec"]
     (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert min(group["minReplicas"], group["replicas"], application["args"]["replicas"]) >= 2
