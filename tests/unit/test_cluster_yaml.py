@@ -104,6 +104,8 @@ def test_the_image_has_every_package_and_the_folder_where_ray_starts(config: Any
     # A package's folder brings the packages below it.
     packages = {name.split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
     assert packages <= set(copied)
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {line[1:] for line in sent if line.startswith("!")} == set(copied)
     (folder,) = [line.split()[1] for line in lines if line.startswith("WORKDIR ")]
     for role in ("head", "worker"):
         assert config[f"{role}_start_ray_commands"][-1].startswith(f"cd {folder} && ")
