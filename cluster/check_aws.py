@@ -29,6 +29,9 @@ SET_BY_RAY = {"MinCount": 1, "MaxCount": 1}
 RAY_SUBNETS = "SubnetIds"
 # As `ray start` takes it: with a space or an equals sign, in quotes or not.
 DASHBOARD_HOST = re.compile(r"""--dashboard-host(?:=|\s+)["']?([^\s"';&|]+)""")
+# Of `docker`, for all nodes or for one type; Ray puts head's and workers' after the shared ones.
+RUN_OPTIONS = ("run_options", "head_run_options", "worker_run_options")
+AUTH_MODE = re.compile(r"""RAY_AUTH_MODE=["']?([^\s"']*)""")
 LOOPBACK = re.compile(r"127(?:\.\d+){3}|localhost|::1|\[::1\]")
 SECRET = re.compile(
     r"\b(AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|RAY_AUTH_TOKEN|HF_TOKEN)\b"
@@ -83,11 +86,11 @@ def _by_rules(config: dict[str, Any]) -> Iterator[Finding]:
     for name, default in (("setup_commands", "another Ray"), ("head_setup_commands", "boto3")):
         if name not in config:
             yield name, f"is missing; Ray's default installs {default} over the image's: write []"
-    options = " ".join(map(str, (config.get("docker") or {}).get("run_options", [])))
-    if "RAY_AUTH_MODE=token" not in options:
+    yield from _modes(config)
+    if config["provider"].get("use_internal_ips") is not True:
         yield (
-            "docker.run_options",
-            "have no `--env RAY_AUTH_MODE=token`; without it whoever reaches the head runs code",
+            "provider.use_internal_ips",
+            "is not true; machines would need public addresses, and be reached by them: write true",
         )
     for number, command in enumerate(config.get("head_start_ray_commands", [])):
         for host in DASHBOARD_HOST.findall(command):
@@ -119,6 +122,28 @@ def _secrets(value: Any, key: str) -> Iterator[Finding]:
             key,
             f"holds {found[1]}; credentials come from a role or a mounted file, not from here",
         )
+
+
+def _modes(config: dict[str, Any]) -> Iterator[Finding]:
+    """Token mode, which options of head, workers or one type, that come later, may undo."""
+    places = {"docker": config.get("docker") or {}}
+    for name, node in config.get("available_node_types", {}).items():
+        places[f"available_node_types.{name}.docker"] = node.get("docker") or {}
+    asked = " ".join(map(str, places["docker"].get("run_options", [])))
+    if "RAY_AUTH_MODE=token" not in asked:
+        yield (
+            "docker.run_options",
+            "have no `--env RAY_AUTH_MODE=token`; without it whoever reaches the head runs code",
+        )
+        return
+    for place, docker in places.items():
+        for key in RUN_OPTIONS:
+            for mode in AUTH_MODE.findall(" ".join(map(str, docker.get(key) or []))):
+                if mode != "token":
+                    message = (
+                        f"set RAY_AUTH_MODE={mode}, and the last one given counts; take it out"
+                    )
+                    yield f"{place}.{key}", message
 
 
 def _regions(config: dict[str, Any]) -> Iterator[Finding]:

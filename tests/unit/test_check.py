@@ -99,6 +99,20 @@ def config() -> Any:
         ("provider.availability_zone", "eu-west-1a", "provider.availability_zone", "is not a zone"),
         ("setup_commands", REMOVED, "setup_commands", "installs another Ray"),
         ("docker.run_options", [], "docker.run_options", "RAY_AUTH_MODE=token"),
+        (
+            "docker.worker_run_options",
+            ["--env RAY_AUTH_MODE=disabled"],
+            "docker.worker_run_options",
+            "set RAY_AUTH_MODE=disabled",
+        ),
+        (
+            f"{GPU}.docker.worker_run_options",
+            ["--gpus all", "--env", "RAY_AUTH_MODE="],
+            f"{GPU}.docker.worker_run_options",
+            "the last one given counts",
+        ),
+        ("provider.use_internal_ips", False, "provider.use_internal_ips", "public addresses"),
+        ("provider.use_internal_ips", REMOVED, "provider.use_internal_ips", "write true"),
         (f"{LAUNCH}.InstanceType", REMOVED, f"{LAUNCH}.InstanceType", "EC2 would choose"),
         (
             "provider.cache_stopped_nodes",
