@@ -16,7 +16,7 @@ from rich.table import Table
 
 from cluster.doctor import findings
 from cluster.doctor.findings import Finding, Report
-from cluster.doctor.probe import NodeProbe, versions_here
+from cluster.doctor.probe import NodeProbe, packages, versions_of
 from cluster.session import session
 from langalign.errors import ClusterError
 from langalign.storage import Storage
@@ -59,11 +59,12 @@ def examine(storage: Storage, *, mib: int) -> list[Finding]:
     """
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     probes = {node_id: _start_probe(node_id) for node_id in nodes}
-    reports = _reports(nodes, probes, storage)
+    names = packages()
+    reports = _reports(nodes, probes, storage, names)
     workers = [node_id for node_id, node in nodes.items() if _does_work(node)]
     graphics = [node_id for node_id in workers if nodes[node_id]["Resources"].get("GPU")]
     found = [
-        *findings.judge_versions(versions_here(), reports),
+        *findings.judge_versions(versions_of(names), reports),
         *findings.judge_gpus(reports),
         *findings.judge_clock(reports),
         *findings.judge_storage(storage.root, reports),
@@ -86,14 +87,16 @@ def _does_work(node: dict[str, Any]) -> bool:
     return bool(node["Resources"].get("CPU") or node["Resources"].get("GPU"))
 
 
-def _reports(nodes: dict[str, Any], probes: dict[str, Any], storage: Storage) -> list[Report]:
-    """What each node says of itself."""
+def _reports(
+    nodes: dict[str, Any], probes: dict[str, Any], storage: Storage, names: Sequence[str]
+) -> list[Report]:
+    """What each node says of itself; `names` are of packages."""
     key = f".langalign-driver-{uuid.uuid4().hex}"
     storage.write_bytes(key, key.encode())
     try:
         asked = {
             node_id: (
-                *(probe.versions.remote(), probe.gpus.remote(), probe.auth_mode.remote()),
+                *(probe.versions.remote(names), probe.gpus.remote(), probe.auth_mode.remote()),
                 probe.storage.remote(storage, key),
             )
             for node_id, probe in probes.items()

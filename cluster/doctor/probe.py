@@ -3,13 +3,15 @@
 import datetime
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from itertools import pairwise
 
 import httpx2
@@ -18,23 +20,36 @@ from cluster.session import probe_storage
 from langalign.errors import StorageError
 from langalign.storage import Storage
 
-__all__ = ["NodeProbe", "versions_here"]
+__all__ = ["NodeProbe", "packages", "versions_of"]
 
-PACKAGES = ("ray", "torch", "transformers", "langalign-on-ray")
+PROJECT = "langalign-on-ray"
+# Where the project is not installed, because the job brings it along.
+LEAST = ("ray", "torch", "transformers")
 STORAGE_BYTES = 8 * 2**20
 CONNECT_LIMIT_S = 2.0
 DRIVER_LIMIT_S = 30.0
 JOIN_LIMIT_S = 30.0
 
 
-def versions_here() -> dict[str, str]:
-    """Versions of Python and of the packages that must be equal."""
+def packages() -> list[str]:
+    """Names of the packages that must be equal on all nodes: the project and what it needs."""
+    try:
+        needed = requires(PROJECT) or []
+    except PackageNotFoundError:
+        return [PROJECT, *LEAST]
+    # As `ray[data,serve]<2.61,>=2.60`; a node need not have what an extra is for.
+    names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in needed if "extra ==" not in text]
+    return [PROJECT, *names]
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Versions here of Python and of these packages; `missing` where there is none."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for name in names:
         try:
-            found[package] = version(package)
+            found[name] = version(name)
         except PackageNotFoundError:
-            found[package] = "missing"
+            found[name] = "missing"
     return found
 
 
@@ -45,9 +60,9 @@ class NodeProbe:
         """The node's clock."""
         return time.time()
 
-    def versions(self) -> dict[str, str]:
-        """As `versions_here`."""
-        return versions_here()
+    def versions(self, names: Iterable[str]) -> dict[str, str]:
+        """As `versions_of`."""
+        return versions_of(names)
 
     def auth_mode(self) -> str:
         """How Ray was started here; empty: not said."""

@@ -1,7 +1,10 @@
 """What a node reports when the thing that it is asked about is what is broken; without Ray."""
 
+import platform
 import shutil
 import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,36 @@ from cluster.doctor import examination, probe
 from cluster.doctor.probe import NodeProbe
 from langalign.errors import ClusterError, StorageError
 from langalign.storage import Storage
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+def test_all_that_the_project_needs_is_compared_and_nothing_of_its_extras() -> None:
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
+    names = probe.packages()
+    assert names[0] == project["name"]
+    for name, text in zip(names[1:], project["dependencies"], strict=True):
+        assert text.startswith(name)
+    assert {"ray", "torch", "transformers", "scikit-learn"} < set(names)
+    assert not {"pytest", "accelerate"} & set(names)
+
+
+def test_where_the_project_is_not_installed_the_rest_is_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def requires(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(probe, "requires", requires)
+    assert probe.packages() == ["langalign-on-ray", "ray", "torch", "transformers"]
+
+
+def test_a_package_that_is_not_there_is_missing() -> None:
+    assert NodeProbe().versions(["numpy", "no-such-package"]) == {
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "no-such-package": "missing",
+    }
 
 
 @pytest.mark.parametrize(
