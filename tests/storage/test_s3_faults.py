@@ -92,6 +92,7 @@ def test_passing_faults_are_retried(serve: Callable[..., Script], fault: Answer)
         ((403, "InvalidAccessKeyId"), "refuses the credentials"),
         ((403, "SignatureDoesNotMatch"), "refuses the credentials"),
         ((400, "ExpiredToken"), "refuses the credentials"),
+        ((403, "RequestTimeTooSkewed"), "the clocks differ.*set this machine's clock"),
         ((404, "NoSuchBucket"), "no such bucket"),
         ((404, "NoSuchKey"), "no such object"),
         ((507, "InsufficientStorage"), "no space left"),
@@ -107,6 +108,7 @@ def test_lasting_faults_are_not_retried(
         Storage(script.root).read_bytes("key")
     assert len(script.requests) == 1
     assert fault[1] in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_busy_server_fails_the_check(serve: Callable[..., Script]) -> None:
