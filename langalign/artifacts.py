@@ -8,7 +8,6 @@ A version is immutable. `manifest.json` is written last and names the sha256 and
 other file: without it the version does not exist, and a reader refuses a file that differs.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -32,6 +31,7 @@ from langalign.manifest import (
     checked_name,
     first_fault,
 )
+from langalign.modelcache import cached_folder, download_version, is_intact
 from langalign.storage import Storage, checked_key, parse_root, sha256_file
 from langalign.storage_local import TEMPORARY_PREFIX, local_faults
 
@@ -95,7 +95,7 @@ def publish(
         **draft.model_dump(),
         name=name,
         version=version,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
         files=files,
     )
     base = _version_folder(name, version)
@@ -191,28 +191,18 @@ def fetch(
     """A local folder with the verified files of a version, manifest.json included.
 
     Local storage is verified in place. From S3 the files go to `cache_dir` (default
-    ~/.cache/langalign/models), and are used again only while their hashes match the manifest.
+    ~/.cache/langalign/models, see modelcache.py), and are used again only while their hashes match
+    the manifest.
     """
     if not storage.is_s3:
         manifest = verify(storage, name, version)
         return Path(storage.uri(_version_folder(name, manifest.version)))
     manifest = read_manifest(storage, name, version)
-    base = _version_folder(name, manifest.version)
-    root = hashlib.sha256(storage.root.encode()).hexdigest()[:12]
-    folder = (cache_dir or _default_cache()) / root / name / manifest.version
-    if _intact(folder, manifest):
-        return folder
-    _check_listing(storage, base, manifest)
-    with local_faults(str(folder)):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY_PREFIX) as scratch:
-            fresh = Path(scratch, "fresh")
-            for file_name, record in manifest.files.items():
-                key = f"{base}/{file_name}"
-                storage.download(key, fresh / file_name)
-                check_file(fresh / file_name, file_name, record, storage.uri(key))
-            (fresh / MANIFEST).write_bytes(manifest.to_json())
-            _install(fresh, folder, manifest)
+    folder = cached_folder(storage, manifest, cache_dir)
+    if not is_intact(folder, manifest):
+        base = _version_folder(name, manifest.version)
+        _check_listing(storage, base, manifest)
+        download_version(storage, base, manifest, folder)
     return folder
 
 
@@ -337,31 +327,3 @@ def _check_listing(storage: Storage, base: str, manifest: Manifest) -> None:
             )
     for name in sorted(stored.keys() - manifest.files.keys() - {MANIFEST}):
         raise IntegrityError(f"{storage.uri(base)}/{name} is not in the manifest: delete that file")
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "langalign/models"
-
-
-def _intact(folder: Path, manifest: Manifest) -> bool:
-    """Whether a cached folder holds exactly what the manifest says."""
-    try:
-        cached = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-        for name, record in manifest.files.items():
-            check_file(folder / name, name, record, str(folder / name))
-    except (FileNotFoundError, NotADirectoryError, ValidationError, IntegrityError):
-        return False
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return cached == manifest and present == {*manifest.files, MANIFEST}
-
-
-def _install(fresh: Path, folder: Path, manifest: Manifest) -> None:
-    """Move a verified download to its place, over a damaged one if need be."""
-    try:
-        os.rename(fresh, folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        if not _intact(folder, manifest):  # else another process was first
-            os.rename(folder, fresh.with_name("damaged"))
-            os.rename(fresh, folder)

@@ -68,7 +68,7 @@ class Manifest(ManifestDraft):
     schema_version: Literal[1] = 1
     name: str
     version: str
-    created_at: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")
+    created_at: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00$")
     files: dict[Annotated[str, AfterValidator(_file_name)], FileRecord]
 
     def content(self) -> dict[str, object]:
