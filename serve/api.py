@@ -56,6 +56,8 @@ PROBLEMS = {
     504: "no answer in time",
 }
 
+AWAY = "no model is loaded yet, or no encoder answers"
+
 Check = Callable[..., Awaitable[None]]
 
 
@@ -110,7 +112,11 @@ def _versioned(backend: Backend, limits: Limits, keys: KeyFile | None) -> APIRou
     @router.get(
         "/models",
         summary="List the models in service",
-        responses={200: {"model": ModelList}, 401: responses[401]},
+        responses={
+            200: {"model": ModelList},
+            401: responses[401],
+            503: _problem_answer(AWAY),
+        },
     )
     async def models() -> Response:
         return _json(ModelList(models=await backend.models()))
@@ -126,7 +132,7 @@ def _add_health(api: FastAPI, backend: Backend) -> None:
     @api.get(
         "/readyz",
         summary="Models are loaded",
-        responses={200: {"model": Health}, 503: _problem_answer("no model is loaded yet")},
+        responses={200: {"model": Health}, 503: _problem_answer(AWAY)},
     )
     async def readyz() -> Response:
         if not await backend.models():

@@ -52,7 +52,8 @@ def build(args: Settings) -> Application:
         LangAlignError: a model that does not exist, or settings that cannot work together.
     """
     models = args.model or [ensure_demo(Storage.from_environment(args.storage))]
-    groups = _by_encoder(models, args.storage)
+    manifests = [_manifest(source) for source in parse_sources(models, args.storage)]
+    groups = _by_encoder(manifests, models)
     limits = _ray_limits(args)
     options = limits | {
         "num_replicas": args.replicas,
@@ -63,14 +64,17 @@ def build(args: Settings) -> Application:
     handles: dict[str, Application] = {}
     for digest, members in groups.items():
         encoder = _deployment(Encoder, name=f"Encoder-{digest[:8]}", **options)
-        handles |= dict.fromkeys(members, encoder.bind(args, list(members.values())))
+        bound = encoder.bind(args, list(members.values()), len(groups))
+        handles |= dict.fromkeys(members, bound)
     gateway = _deployment(
         serve.ingress()(Gateway),
         **limits,
+        num_replicas=args.replicas,
         # It only forwards, and must find a place beside encoders that fill the machine.
         ray_actor_options={"num_cpus": 0},
     )
-    return gateway.bind(args, handles)
+    languages = {model.name: (model.source_language, model.target_language) for model in manifests}
+    return gateway.bind(args, handles, languages)
 
 
 def open_keys(settings: Settings, host: str | None) -> KeyFile | None:
@@ -115,9 +119,9 @@ class Encoder:
     """Holds one of several encoders with all models that share it."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, models: Sequence[str]
+        self, settings: Settings, models: Sequence[str], encoders: int
     ) -> None:
-        self._replica = await start_replica(settings, models, RayMetrics())
+        self._replica = await start_replica(settings, models, RayMetrics(), encoders)
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResponse | ProblemError:
         """The answer; a problem is a value here, because Ray would wrap an exception."""
@@ -139,21 +143,21 @@ class Gateway:
     """Takes HTTP for several encoders."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, handles: dict[str, Any]
+        self, settings: Settings, handles: dict[str, Any], languages: dict[str, tuple[str, str]]
     ) -> None:
         self._settings = settings
         self._keys = await asyncio.to_thread(_keys_here, settings)
-        self._backends = RemoteBackends(handles)
+        self._backends = RemoteBackends(handles, languages, settings.request_s)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_api(self._backends, self._settings.limits(), self._keys, RayMetrics())
 
 
-def _by_encoder(models: Sequence[str], storage: str | None) -> dict[str, dict[str, str]]:
+def _by_encoder(manifests: Sequence[Manifest], models: Sequence[str]) -> dict[str, dict[str, str]]:
     """Encoder digest → name of a model → how it was given."""
     groups: dict[str, dict[str, str]] = defaultdict(dict)
-    for source, given in zip(parse_sources(models, storage), models, strict=True):
-        groups[encoder_digest(_manifest(source))][source.name] = given
+    for manifest, given in zip(manifests, models, strict=True):
+        groups[encoder_digest(manifest)][manifest.name] = given
     return dict(groups)
 
 

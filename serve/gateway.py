@@ -8,26 +8,38 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from serve.choosing import choose_model
-from serve.problems import ProblemError, overloaded
+from serve.problems import ProblemError, in_time, overloaded
 from serve.schemas import ClassifyRequest, ClassifyResponse, ModelCard
 
 __all__ = ["RemoteBackends"]
 
 # A replica is lost or full for about this long.
 RETRY_AFTER_S = 1.0
+# An encoder that does not say within this time what it serves counts as away.
+CARDS_LIMIT_S = 2.0
 
 
 class RemoteBackends:
     """Handles of encoder deployments, by the names of the models they serve."""
 
-    def __init__(self, handles: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        handles: Mapping[str, Any],
+        languages: Mapping[str, tuple[str, str]],
+        request_s: float,
+    ) -> None:
+        """`languages` are source and target of each model, which never change while it serves.
+
+        An answer may take `request_s`, an encoder that has to come back first included.
+        """
         self._handles = dict(handles)
-        self._languages: dict[str, tuple[str, str]] = {}
+        self._encoders = {handle.deployment_name: handle for handle in handles.values()}
+        self._languages = dict(languages)
+        self._request_s = request_s
+        self._cards: dict[str, list[ModelCard]] = {}
 
     async def model_of(self, request: ClassifyRequest) -> str:
         """The name of the model that is to answer, or raise ProblemError."""
-        if not self._languages:
-            await self.models()
         return choose_model(request.model, request.language, self._languages)
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
@@ -35,21 +47,34 @@ class RemoteBackends:
         name = await self.model_of(request)
         # Named, so that the replicas choose no other.
         wanted = request.model_copy(update={"model": name})
-        answer = await _called(self._handles[name].classify.remote(wanted))
+        async with in_time(self._request_s):
+            answer = await _called(self._handles[name].classify.remote(wanted))
         if isinstance(answer, ProblemError):
             raise answer
         assert isinstance(answer, ClassifyResponse)
         return answer
 
     async def models(self) -> list[ModelCard]:
-        """What is in service; languages of a model never change while it is."""
-        distinct = {handle.deployment_name: handle for handle in self._handles.values()}
-        calls = [_called(handle.models.remote()) for handle in distinct.values()]
-        cards = [card for found in await asyncio.gather(*calls) for card in found]
-        self._languages = {
-            card.name: (card.source_language, card.target_language) for card in cards
-        }
+        """What is in service; of an encoder that is away, what it said last.
+
+        Raises:
+            ProblemError: no encoder answers (503).
+        """
+        if not any(await asyncio.gather(*map(self._look, self._encoders))):
+            raise ProblemError(
+                503, "no encoder answers now; ask again soon", headers={"Retry-After": "1"}
+            )
+        cards = [card for found in self._cards.values() for card in found]
         return sorted(cards, key=lambda card: card.name)
+
+    async def _look(self, encoder: str) -> bool:
+        """Whether an encoder answers; its cards are kept."""
+        try:
+            async with asyncio.timeout(CARDS_LIMIT_S):
+                self._cards[encoder] = await _called(self._encoders[encoder].models.remote())
+        except (TimeoutError, ProblemError):
+            return False
+        return True
 
 
 async def _called(response: Any) -> Any:

@@ -1,7 +1,9 @@
 """Faults of a request as RFC 9457 problem details; none of them repeats the user's text."""
 
+import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -11,7 +13,7 @@ from starlette.responses import Response
 
 from serve.schemas import PROBLEM_MEDIA_TYPE, Problem
 
-__all__ = ["ProblemError", "invalid_body", "overloaded", "problem_response"]
+__all__ = ["ProblemError", "in_time", "invalid_body", "overloaded", "problem_response"]
 
 SHOWN_FAULTS = 20
 
@@ -47,6 +49,18 @@ def overloaded(wait_s: float) -> ProblemError:
         "the queue is full: send the request again after the seconds that Retry-After names",
         headers={"Retry-After": str(max(1, math.ceil(wait_s)))},
     )
+
+
+@asynccontextmanager
+async def in_time(limit_s: float) -> AsyncIterator[None]:
+    """Cancel the block after `limit_s` seconds: 504."""
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError:
+        raise ProblemError(
+            504, f"no answer within {limit_s} s; send fewer inputs at a time, or later"
+        ) from None
 
 
 def invalid_body(error: ValidationError) -> ProblemError:

@@ -45,14 +45,18 @@ class Replica:
             raise RuntimeError("the watch for new versions has ended")
 
 
-async def start_replica(settings: Settings, models: Sequence[str], observer: Observer) -> Replica:
+async def start_replica(
+    settings: Settings, models: Sequence[str], observer: Observer, encoders: int = 1
+) -> Replica:
     """Load models and begin to watch them; `models` are those of `settings.model` it serves.
+
+    `encoders` is how many the application has, this one included: they share the cores.
 
     Raises:
         LangAlignError: a model that cannot be served.
     """
     started = time.perf_counter()
-    torch.set_num_threads(settings.threads_of_replica())
+    torch.set_num_threads(settings.threads_of_replica(encoders))
     parts = await asyncio.to_thread(assemble, settings, models, observer)
     service = parts.service
     watch = asyncio.create_task(service.watch(settings.watch_s)) if settings.watch_s else None

@@ -20,7 +20,7 @@ from serve.cache import AnswerCache, cache_keys
 from serve.engine import Rows
 from serve.inputs import check_limits, columns
 from serve.loading import ServedModel
-from serve.problems import ProblemError
+from serve.problems import ProblemError, in_time
 from serve.registry import Registry
 from serve.schemas import ClassifyRequest, ClassifyResponse, ModelCard, Prediction, Timing
 from serve.settings import Limits
@@ -95,13 +95,8 @@ class Service:
         """
         started = time.perf_counter()
         served = self._registry.choose(request.model, request.language)
-        try:
-            async with asyncio.timeout(self._limits.request_s):
-                return await self._answer(request, served, started)
-        except TimeoutError:
-            raise ProblemError(
-                504, f"no answer within {self._limits.request_s} s; send fewer inputs at a time"
-            ) from None
+        async with in_time(self._limits.request_s):
+            return await self._answer(request, served, started)
 
     async def _answer(
         self, request: ClassifyRequest, served: ServedModel, started: float

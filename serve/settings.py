@@ -79,10 +79,15 @@ class Settings(Limits):
     )
     device: str | None = Field(None, description="torch device; unset: a GPU if there is one")
     threads: int = Field(
-        0, ge=0, description="CPU threads of one replica; 0: the machine's cores over the replicas"
+        0,
+        ge=0,
+        description="CPU threads of one replica; 0: the cores of its machine over the replicas of "
+        "all encoders, as if they all were there: set it where each has a machine of its own",
     )
 
-    replicas: int = Field(1, gt=0, description="replicas of each encoder")
+    replicas: int = Field(
+        1, gt=0, description="replicas of each encoder, and of what takes HTTP for several"
+    )
     cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for a replica")
     gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a replica")
 
@@ -90,6 +95,7 @@ class Settings(Limits):
         """The part that requests are held to."""
         return Limits(**{key: getattr(self, key) for key in Limits.model_fields})
 
-    def threads_of_replica(self) -> int:
-        """`threads`, or this machine's usable cores divided among the replicas."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.replicas)
+    def threads_of_replica(self, encoders: int = 1) -> int:
+        """`threads`, or this machine's usable cores divided among the replicas of all encoders."""
+        cores = len(os.sched_getaffinity(0))
+        return self.threads or max(1, cores // (self.replicas * encoders))

@@ -21,7 +21,7 @@ def bound_deployments(application: Any) -> Iterator[Any]:
     """The deployments of an application, the one that takes HTTP first."""
     bound = application._bound_deployment
     yield bound
-    _, models = bound.init_args
+    models = bound.init_args[1]
     for inner in models.values() if isinstance(models, dict) else ():
         yield from bound_deployments(inner)
 
@@ -45,7 +45,12 @@ def test_each_encoder_is_a_deployment_behind_one_gateway(tmp_path: Path, encoder
     publish(root, encoder, scratch, name="one", seed=1)
     publish(root, encoder, scratch, name="two", seed=2)
     publish(root, other, scratch, name="far", seed=3)
-    found = deployments(build(Settings(model=["one", "two", "far"], storage=str(root))))
+    application = build(Settings(model=["one", "two", "far"], storage=str(root), replicas=2))
+    assert {bound.num_replicas for bound in bound_deployments(application)} == {2}
+    # Known from the start, whatever encoder is away when the gateway starts.
+    languages = dict.fromkeys(("one", "two", "far"), ("en", "xc"))
+    assert application._bound_deployment.init_args[2] == languages
+    found = deployments(application)
     assert found.pop("Gateway") == []
     assert sorted(found.values()) == [["far"], ["one", "two"]]
     assert all(name.startswith("Encoder-") for name in found)

@@ -1,5 +1,6 @@
 """Several encoders behind one address: who is asked, and what a lost or full replica gives."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from serve.schemas import PROBLEM_MEDIA_TYPE, ClassifyRequest
 from serve.telemetry import Observer
 
 BODY = {"language": "xc", "inputs": ["a"]}
+LANGUAGES = {"one": ("en", "xc"), "two": ("en", "xd")}
 
 
 class Statuses(Observer):
@@ -48,19 +50,28 @@ def handle_of(parts: LocalParts, name: str) -> Any:
     )
 
 
-def losing(error: Exception) -> Callable[[ClassifyRequest], Awaitable[Any]]:
-    async def classify(request: ClassifyRequest) -> Any:
+def api_of(handles: dict[str, Any], parts: LocalParts, observer: Observer | None = None) -> Any:
+    limits = parts.settings.limits()
+    return create_api(RemoteBackends(handles, LANGUAGES, limits.request_s), limits, None, observer)
+
+
+def losing(error: Exception) -> Callable[..., Awaitable[Any]]:
+    async def call(*args: Any) -> Any:
         raise error
 
-    return classify
+    return call
+
+
+async def never(*args: Any) -> Any:
+    """As a call waits whose encoder has no replica."""
+    await asyncio.sleep(60)
 
 
 def test_every_answer_is_counted_where_it_leaves(models: Storage) -> None:
     statuses = Statuses()
     parts = parts_of(models, ["one"], ongoing_requests=1, inputs=2)
     handles = {"one": handle_of(parts, "a"), "two": handle_of(parts_of(models, ["two"]), "b")}
-    api = create_api(RemoteBackends(handles), parts.settings.limits(), None, statuses)
-    with TestClient(api) as client:
+    with TestClient(api_of(handles, parts, statuses)) as client:
         assert client.post("/v1/classify", json=BODY).json()["model"] == "one"
         assert client.post("/v1/classify", json={**BODY, "language": "xd"}).json()["model"] == "two"
         client.post("/v1/classify", json={**BODY, "language": "ko"})
@@ -81,11 +92,48 @@ def test_every_answer_is_counted_where_it_leaves(models: Storage) -> None:
 def test_a_lost_replica_is_a_problem_with_retry_after(models: Storage, error: Exception) -> None:
     statuses, parts = Statuses(), parts_of(models, ["one"])
     handle = handle_of(parts, "a")
-    api = create_api(RemoteBackends({"one": handle}), parts.settings.limits(), None, statuses)
-    with TestClient(api) as client:
+    with TestClient(api_of({"one": handle}, parts, statuses)) as client:
         assert client.post("/v1/classify", json=BODY).status_code == 200
         handle.classify.remote = losing(error)
         answer = client.post("/v1/classify", json=BODY)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.headers["content-type"] == PROBLEM_MEDIA_TYPE
     assert statuses.seen == [("one", "xc", 200), ("one", "xc", 503)]
+
+
+def test_the_time_of_a_request_holds_for_an_encoder_that_never_answers(models: Storage) -> None:
+    statuses, parts = Statuses(), parts_of(models, ["one"], request_s=0.05)
+    handle = handle_of(parts, "a")
+    handle.classify.remote = never
+    with TestClient(api_of({"one": handle}, parts, statuses)) as client:
+        answer = client.post("/v1/classify", json=BODY)
+    assert answer.status_code == 504
+    assert answer.headers["content-type"] == PROBLEM_MEDIA_TYPE
+    assert "0.05 s" in answer.json()["detail"]
+    assert statuses.seen == [("one", "xc", 504)]
+
+
+def test_an_encoder_that_is_away_takes_no_other_along(
+    models: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.gateway.CARDS_LIMIT_S", 0.05)
+    parts = parts_of(models, ["one"])
+    near, far = handle_of(parts, "a"), handle_of(parts_of(models, ["two"]), "b")
+    answering, far.models.remote = far.models.remote, never
+    with TestClient(api_of({"one": near, "two": far}, parts)) as client:
+
+        def names() -> list[str]:
+            return [card["name"] for card in client.get("/v1/models").json()["models"]]
+
+        assert names() == ["one"]
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/v1/classify", json=BODY).json()["model"] == "one"
+        far.models.remote = answering
+        assert names() == ["one", "two"]
+        far.models.remote = losing(ActorDiedError())
+        assert names() == ["one", "two"]
+        near.models.remote = never
+        for path in ("/readyz", "/v1/models"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert "no encoder answers" in answer.json()["detail"]

@@ -33,6 +33,16 @@ def test_what_cannot_work_is_refused_by_its_key(key: str, value: str) -> None:
         Settings.model_validate({key: value})
 
 
+def test_the_cores_are_divided_among_the_replicas_of_all_encoders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(12)))
+    assert Settings().threads_of_replica() == 12
+    assert Settings(replicas=2).threads_of_replica(encoders=3) == 2
+    assert Settings(replicas=8).threads_of_replica(encoders=3) == 1
+    assert Settings(replicas=2, threads=5).threads_of_replica(encoders=3) == 5
+
+
 def test_the_deployment_file_is_valid_and_names_every_setting() -> None:
     config = ServeDeploySchema.model_validate(yaml.safe_load(CONFIG.read_text()))
     (application,) = config.applications
