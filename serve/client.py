@@ -16,6 +16,7 @@ from typing import Self, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from langalign.errors import LangAlignError
 from langalign.manifest import first_fault
@@ -36,7 +37,10 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class ServiceError(LangAlignError):
-    """The service refused a request (`status`), cannot be reached, or is none of ours (None)."""
+    """The service refused a request (`status`).
+
+    None: it cannot be reached, is none of ours, or the request could only be refused.
+    """
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -91,22 +95,30 @@ class Client:
         """Classify texts, or (premise, hypothesis) tuples; answers come in their order.
 
         Raises:
-            ServiceError: the service refuses the request, or stays out of reach.
+            ServiceError: the service refuses the request, or would, or stays out of reach.
         """
-        request = ClassifyRequest(
-            model=model,
-            language=language,
-            inputs=[
-                entry
-                if isinstance(entry, str)
-                else PairInput(premise=entry[0], hypothesis=entry[1])
-                for entry in inputs
-            ],
-            top_k=top_k,
-            compare=compare,
-        )
-        answer = self._send("POST", "/v1/classify", request.model_dump_json(exclude_defaults=True))
-        return _read(answer, ClassifyResponse)
+        try:
+            request = ClassifyRequest(
+                model=model,
+                language=language,
+                inputs=[
+                    entry
+                    if isinstance(entry, str)
+                    else PairInput(premise=entry[0], hypothesis=entry[1])
+                    for entry in inputs
+                ],
+                top_k=top_k,
+                compare=compare,
+            )
+            body = request.model_dump_json(exclude_defaults=True)
+        except ValidationError as error:
+            # Not as the cause: its text repeats the input.
+            raise ServiceError(f"{first_fault(error)}; nothing was sent") from None
+        except PydanticSerializationError:
+            raise ServiceError(
+                "a text holds half of a surrogate pair, which is no character; replace it"
+            ) from None
+        return _read(self._send("POST", "/v1/classify", body), ClassifyResponse)
 
     def models(self) -> list[ModelCard]:
         """The models in service.

@@ -68,7 +68,7 @@ class RayMetrics(Observer):
         if status >= 400:
             self._errors.inc(1, {**kind, "status": str(status)})
             return
-        # A counter refuses to grow by nothing, and a cached answer reads no tokens.
+        # A counter refuses to grow by nothing, and an empty text may have no tokens.
         self._inputs.inc(inputs, kind)
         if tokens:
             self._tokens.inc(tokens, kind)

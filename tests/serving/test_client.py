@@ -119,6 +119,25 @@ def test_what_cannot_succeed_raises(
     assert len(service.requests) == tries
 
 
+@pytest.mark.parametrize(
+    ("inputs", "language", "text"),
+    [
+        ([], "xc", "inputs: List should have at least 1 item"),
+        (["a"], "", "language: String should have at least 1 character"),
+        (["Zanzibar \ud800"], "xc", "surrogate"),
+    ],
+)
+def test_what_could_only_be_refused_is_not_sent(
+    inputs: list[str], language: str, text: str
+) -> None:
+    service = Service(ok())
+    with pytest.raises(ServiceError, match=text) as raised:
+        service.client().classify(inputs, language=language)
+    assert raised.value.status is None
+    assert "Zanzibar" not in str(raised.value)
+    assert service.requests == []
+
+
 def test_it_understands_the_service(client: TestClient) -> None:
     """Against the application itself, through the same bytes as over a network."""
 
