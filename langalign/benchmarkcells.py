@@ -5,10 +5,21 @@ from dataclasses import dataclass, field
 
 from langalign.benchmarkresult import CellResult
 
-__all__ = ["MEASURES", "METRICS", "NAMES", "Key", "ResultSet", "key_label", "row_label"]
+__all__ = [
+    "MEASURES",
+    "METRICS",
+    "NAMES",
+    "PAPER_KINDS",
+    "Key",
+    "ResultSet",
+    "key_label",
+    "row_label",
+]
 
 # Of alignment, in the order of the tables; a manifest has counts beside them.
 MEASURES = ("cosine", "retrieval_forward", "retrieval_backward", "cka", "language_id")
+# The paper's own aligners; the other kinds are this project's.
+PAPER_KINDS = ("fc", "ae")
 METRICS = {"f1": "F1", "macro_f1": "Macro F1", "accuracy": "Accuracy"}
 NAMES = {
     "english": "English",

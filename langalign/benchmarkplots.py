@@ -1,4 +1,4 @@
-"""The paper's figures 2, 3 and 4 from the results of a benchmark, as PNG."""
+"""The paper's figures 2, 3 and 4 and the cost view, from the results of a benchmark, as PNG."""
 
 import io
 import math
@@ -10,16 +10,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from langalign.benchmarkcells import Key, ResultSet, row_label
+from langalign.benchmarkcells import PAPER_KINDS, Key, ResultSet, row_label
 from langalign.benchmarkconfig import CostsConfig
 from langalign.benchmarkresult import estimate
 from langalign.costs import priced
 from langalign.figures import COLOURS, DPI, WIDTH_INCHES, tidy
 
-__all__ = ["benchmark_plots"]
+__all__ = ["benchmark_figures", "benchmark_plots"]
 
-# The paper's own aligners; figures with all kinds would hide the lines that it draws.
-_KINDS = ("fc", "ae")
 _MARKERS = "os^Dv*PX"
 _LINES = ("-", "--", "-.", ":")
 
@@ -27,14 +25,22 @@ _LINES = ("-", "--", "-.", ":")
 def benchmark_plots(
     results: ResultSet, studies: Sequence[str], prices: CostsConfig
 ) -> dict[str, bytes]:
-    """PNG bytes by name, as `figure2-demo`; a figure without a cell is left out."""
+    """PNG bytes by name, as `figure2-demo`."""
+    figures = benchmark_figures(results, studies, prices)
+    return {name: _png(figure) for name, figure in figures.items()}
+
+
+def benchmark_figures(
+    results: ResultSet, studies: Sequence[str], prices: CostsConfig
+) -> dict[str, Figure]:
+    """What is drawn, by name; a figure without a cell is left out."""
     figures: dict[str, Figure | None] = {}
     for study in studies:
         figures[f"figure2-{study}"] = _ablations(results, study)
         figures[f"figure3-{study}"] = _cosines(results, study)
         figures[f"costs-{study}"] = _costs(results, study, prices)
     figures["figure4"] = _languages(results, studies)
-    return {name: _png(figure) for name, figure in figures.items() if figure is not None}
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def _ablations(results: ResultSet, study: str) -> Figure | None:
@@ -72,7 +78,7 @@ def _languages(results: ResultSet, studies: Sequence[str]) -> Figure | None:
 
 def _cosines(results: ResultSet, study: str) -> Figure | None:
     """Figure 3: cosine of the held-out pairs, by parallel corpus size."""
-    keys = [k for k in results.keys(study, "langalign") if k.aligner in _KINDS]
+    keys = [k for k in results.keys(study, "langalign") if k.aligner in PAPER_KINDS]
     if not keys:
         return None
     most = max(key.rows for key in keys)
@@ -161,7 +167,8 @@ def _lines(
 
 
 def _paper_kinds(results: ResultSet, study: str, method: str) -> list[tuple[str, str, int]]:
-    return [row for row in results.rows_of(study, method) if row[1] in _KINDS]
+    """With all kinds the lines that the paper draws would be hidden."""
+    return [row for row in results.rows_of(study, method) if row[1] in PAPER_KINDS]
 
 
 def _of_pairs(

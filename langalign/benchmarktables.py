@@ -6,7 +6,7 @@ here knows of HTML or Markdown.
 
 from collections.abc import Sequence
 
-from langalign.benchmarkcells import MEASURES, NAMES, Key, ResultSet, row_label
+from langalign.benchmarkcells import MEASURES, NAMES, PAPER_KINDS, Key, ResultSet, row_label
 from langalign.benchmarkresult import estimate, paired_p
 from langalign.figures import MISSING
 from langalign.published import COSINES, published_score
@@ -30,30 +30,36 @@ _TRAINED_ON["translated-local"] = "target"
 def score_table(
     results: ResultSet, study: str, methods: Sequence[str], title: str, *, is_published: bool
 ) -> TextTable:
-    """Table 3's layout; only methods with a cell have a line."""
+    """Table 3's layout; only methods with a cell have a line.
+
+    Aligners that the paper does not have stand below all lines of its own.
+    """
     sizes = results.sizes(study, methods)
+    rows = [row for method in methods for row in results.rows_of(study, method)]
     lines = []
-    for method in methods:
-        for _, aligner, pairs in results.rows_of(study, method):
-            keys = [Key(study, method, aligner, pairs, size) for size in sizes]
-            label = row_label(method, aligner, pairs)
-            trained = _TRAINED_ON.get(method, "English")
-            lines.append(
-                (
-                    Entry(label),
-                    Entry(trained),
-                    *(_score(results, key, is_published=is_published) for key in keys),
-                )
-            )
+    for method, aligner, pairs in sorted(rows, key=_is_extra):
+        scores = (
+            _score(results, Key(study, method, aligner, pairs, size), is_published=is_published)
+            for size in sizes
+        )
+        label = Entry(row_label(method, aligner, pairs))
+        lines.append((label, Entry(_TRAINED_ON.get(method, "English")), *scores))
     note = (
         f"{results.metric(study)} on test rows, in points; mean and 95 % interval over seeds. "
         f"{OVER_SEEDS} † differs from English-only on the same number of rows (paired t-test over "
         f"seeds, p < {SIGNIFICANT}). Bold: above the translated rows of the same size. Underlined: "
         "above the most translated rows there are, by more English rows."
     )
+    if any(map(_is_extra, rows)):
+        note += " Last: the aligners that the paper does not have."
     note += f" {_PUBLISHED}" if is_published else ""
     header = ("method", "task rows", *(f"{size:,}" for size in sizes))
     return TextTable(title, header, lines, note)
+
+
+def _is_extra(row: tuple[str, str, int]) -> bool:
+    """Whether a row (method, aligner, pairs) is this project's and not the paper's."""
+    return row[1] not in ("none", *PAPER_KINDS)
 
 
 def cosine_table(results: ResultSet, study: str, *, is_published: bool) -> TextTable:

@@ -5,15 +5,20 @@ target language as if it were English is always wrong, and one that learned the 
 whatever way, is always right.
 """
 
+import io
 import itertools
 import json
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_encoder import write_encoder
@@ -21,13 +26,14 @@ from tiny_encoder import write_encoder
 from cluster.benchmark_data import prepare_study
 from cluster.benchmark_embed import Embedder
 from cluster.benchmark_group import GroupRun
-from cluster.benchmark_plan import plan_groups
-from cluster.embed import EncoderRule
+from cluster.benchmark_plan import Group, plan_groups
+from cluster.embed import EncoderRule, TextSet
 from cluster.encoders import store_encoder, weights_digest
 from cluster.text_units import TextPart
 from cluster.texts import read_texts
-from langalign.benchmarkgrid import BenchmarkConfig
+from langalign.benchmarkgrid import LOCAL, BenchmarkConfig
 from langalign.benchmarkresult import CellResult, CellStore
+from langalign.outputs import digest_of
 from langalign.storage import Storage
 
 OPPOSITE = {"good": "dull", "dull": "good"}
@@ -106,14 +112,35 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchmarkConfig, Sto
 @pytest.fixture(scope="module")
 def results(made: tuple[BenchmarkConfig, Storage, EncoderRule]) -> list[CellResult]:
     config, storage, rule = made
+    rows = prepare_study(config, config.studies[0], 0, storage)
+    return run(plan_groups(config, rows, rule, storage), storage)
+
+
+def run(groups: list[Group], storage: Storage) -> list[CellResult]:
+    """The cells of groups, one group after the other in this process."""
     store = CellStore(storage, "runs/opposite/benchmark")
     silent = SimpleNamespace(post=SimpleNamespace(remote=lambda progress: None))
-    rows = prepare_study(config, config.studies[0], 0, storage)
     found = []
-    for group in plan_groups(config, rows, rule, storage):
+    for group in groups:
         GroupRun(group, store, silent, torch.device("cpu")).run()
         found += [store.read(member.digest) for member in group.members]
     return found
+
+
+def of_local_translator(
+    storage: Storage, texts: TextSet, name: str, translate: Callable[[str], str]
+) -> TextSet:
+    """English rows as a local translator leaves them: the same shards with other texts."""
+    keys = []
+    for shard, key in enumerate(texts.shards):
+        table = pq.read_table(io.BytesIO(storage.read_bytes(key)))
+        said = pa.array([translate(text) for text in table["text"].to_pylist()], pa.string())
+        table = table.set_column(table.schema.get_field_index("text"), "text", said)
+        sink = io.BytesIO()
+        pq.write_table(table, sink)
+        keys.append(f"local/{name}-{shard}.parquet")
+        storage.write_bytes(keys[-1], sink.getvalue())
+    return replace(texts, name=name, digest=digest_of(name), language="xx", shards=tuple(keys))
 
 
 @pytest.mark.parametrize(
@@ -132,6 +159,27 @@ def test_a_row_that_learned_the_translation_is_right(
 def test_a_row_that_reads_it_as_english_is_wrong(method: str, results: list[CellResult]) -> None:
     (result,) = [r for r in results if r.cell.method == method]
     assert result.scores["accuracy"] < WRONG
+
+
+def test_a_local_translators_row_is_as_right_as_its_translations(
+    made: tuple[BenchmarkConfig, Storage, EncoderRule],
+) -> None:
+    """An exact one's is always right; of one that leaves every text English, always wrong."""
+    config, storage, rule = made
+    grid = config.grid.model_copy(update={"methods": [LOCAL], "local_pairs": [100, 160]})
+    config = config.model_copy(update={"grid": grid})
+    rows = prepare_study(config, config.studies[0], 0, storage)
+    english = rows.sets["train"]
+    sets = {
+        "local-100": of_local_translator(storage, english, "idle", lambda text: text),
+        "local-160": of_local_translator(storage, english, "exact", translated),
+    }
+    rows = replace(rows, sets=rows.sets | sets)
+    idle, exact = run(plan_groups(config, rows, rule, storage), storage)
+    assert (idle.cell.pairs, exact.cell.pairs) == (100, 160)
+    assert {idle.cell.method, exact.cell.method} == {LOCAL}
+    assert idle.scores["accuracy"] < WRONG
+    assert exact.scores["accuracy"] > RIGHT
 
 
 def test_aligned_sentences_lie_nearer_to_their_translations(results: list[CellResult]) -> None:

@@ -101,6 +101,21 @@ def test_bold_is_above_translated_rows_of_the_same_size() -> None:
     assert aligned[2].is_bold
 
 
+def test_the_papers_rows_come_first() -> None:
+    found = [result("langalign", kind, 200, 100, 0, 60.0) for kind in ("linear", "fc", "ae")]
+    found += [result("data-share", "fc", 200, 100, 0, 60.0), *results()]
+    made = score_table(
+        ResultSet.of(found), "one", ["langalign", "data-share"], "T", is_published=False
+    )
+    assert [row[0].text for row in made.rows] == [
+        *("LangAlign fc, 200 pairs", "LangAlign ae, 200 pairs"),
+        *("shared data fc, 200 pairs", "shared data ae, 200 pairs"),
+        "LangAlign linear, 200 pairs",
+    ]
+    assert "Last: the aligners that the paper does not have." in made.note
+    assert "Last:" not in table(results()).note
+
+
 def test_a_failed_cell_is_never_a_number() -> None:
     found = results()
     broken = next(r for r in found if (r.cell.method, r.cell.rows) == ("langalign", 100))

@@ -2,13 +2,15 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmark_results import CONFIG, results
+from benchmark_results import CONFIG, SEEDS, STUDY, result, results
 
+from langalign.benchmarkgrid import BenchmarkConfig
 from langalign.benchmarkreport import write_benchmark_report
-from langalign.benchmarkresult import CellStore
+from langalign.benchmarkresult import CellResult, CellStore
 from langalign.storage import Storage
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "write_results.py"
@@ -85,6 +87,40 @@ def test_what_is_written_reads_without_links_and_says_where_they_are(
     assert "| LangAlign ae, 200 pairs | English | 70.1 ± " in text
     assert "#### Which of the paper's findings hold" in text
     assert "All cells" not in text
+
+
+def test_of_six_encoders_it_shows_how_alignment_goes_with_transfer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, storage: Storage
+) -> None:
+    """ALIGN-MLM's question: one point for each encoder, and its own answer beside ours."""
+    store = CellStore(storage, "runs/benchmark-words/benchmark")
+    config, found = of_encoders(6)
+    write_benchmark_report(store, config, found, {"command": COMMAND})
+    text = written(monkeypatch, tmp_path / "r.md", storage, "benchmark-words", text=BEFORE)
+    (section,) = [s for s in text.split("#### ") if s.startswith("Alignment and transfer\n")]
+    line = "| sentiment, Accuracy | word embeddings: cosine | English-only | +1.000 | 0.000 | 6 |"
+    assert line in section.splitlines()
+    assert "ALIGN-MLM gives 0.727 for word embeddings" in section
+    config, found = of_encoders(5)
+    write_benchmark_report(store, config, found, {"command": COMMAND})
+    fewer = written(monkeypatch, tmp_path / "r.md", storage, "benchmark-words")
+    assert "word embeddings: cosine" not in fewer, "five points say nothing"
+
+
+def of_encoders(count: int) -> tuple[BenchmarkConfig, list[CellResult]]:
+    """A study for each encoder; the nearer its words, the higher its English-only score."""
+    studies, found = [], []
+    for place in range(count):
+        study = f"words-{place}"
+        studies.append({**STUDY, "name": study, "test": "demo"})
+        for seed in SEEDS:
+            english = result("english", "none", None, 100, seed, 50.0 + place + seed)
+            aligned = result("langalign", "ae", 200, 100, seed, 70.0)
+            words = {**aligned.alignment, "words": {"cosine": place / 10}}
+            for made in (english, replace(aligned, alignment=words)):
+                cell = replace(made.cell, study=study)
+                found.append(replace(made, cell=cell, digest=f"{study}-{made.digest}"))
+    return BenchmarkConfig.model_validate({"studies": studies}), found
 
 
 def test_a_mark_without_its_end_loses_nothing(
