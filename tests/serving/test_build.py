@@ -64,9 +64,12 @@ def test_the_limits_of_ray_leave_room_for_those_of_the_application(
     publish(root, encoder, scratch, name="one", seed=1)
     publish(root, write_encoder(tmp_path / "other", seed=3), scratch, name="far", seed=3)
     settings = Settings(model=names, storage=str(root), ongoing_requests=8)
-    for deployment in bound_deployments(build(settings)):
+    ingress, *encoders = bound_deployments(build(settings))
+    assert ingress.max_queued_requests >= 2 * 8
+    for deployment in (ingress, *encoders):
         assert deployment.max_ongoing_requests >= 2 * 8
-        assert deployment.max_queued_requests >= 2 * 8
+    # One that is away must not fill the ingress with what waits for it.
+    assert {deployment.max_queued_requests for deployment in encoders} <= {4}
 
 
 def test_what_cannot_be_served_is_said_before_anything_starts(
