@@ -30,7 +30,12 @@ async function call(path, body) {
       await pause(Number(answer.headers.get("Retry-After")) || 1);
       continue;
     }
-    if (answer.status === 401) byId("key-label").hidden = false;
+    if (answer.status === 401) {
+      byId("key-form").hidden = false;
+      throw new Error(byId("key").value
+        ? "the service does not take this API key: type another one above"
+        : "the service asks for an API key: type it into the field above");
+    }
     const problem = await answer.json().catch(() => ({}));
     throw new Error(problem.detail || `${answer.status} ${answer.statusText}`);
   }
@@ -80,8 +85,10 @@ function metricRow(metric) {
   return row;
 }
 
+const linesOf = (text) => text.split(/\r?\n/).filter((line) => line.trim());
+
 function inputsOf(text, isPair) {
-  const lines = text.split(/\r?\n/).filter((line) => line.trim());
+  const lines = linesOf(text);
   if (!isPair) return lines;
   return lines.map((line, place) => {
     // A text may hold |, and a file's rows come with a tab.
@@ -94,7 +101,8 @@ function inputsOf(text, isPair) {
   });
 }
 
-// RFC 4180: quoted fields may hold commas, quotes (doubled) and line breaks.
+// RFC 4180: quoted fields may hold commas, quotes (doubled) and line breaks; a quote inside a field
+// that does not begin with one is a sign like any other.
 function parseCsv(text) {
   const rows = [[""]];
   let quoted = false;
@@ -104,7 +112,7 @@ function parseCsv(text) {
     if (quoted && sign === '"' && text[place + 1] === '"') {
       row[row.length - 1] += '"';
       place += 1;
-    } else if (sign === '"') {
+    } else if (sign === '"' && (quoted || !row[row.length - 1])) {
       quoted = !quoted;
     } else if (sign === "," && !quoted) {
       row.push("");
@@ -114,28 +122,52 @@ function parseCsv(text) {
       row[row.length - 1] += sign;
     }
   }
+  if (quoted) throw new Error(`row ${rows.length}: a quote opens here and never closes`);
   return rows.filter((row) => row.some((field) => field.trim()));
+}
+
+// The wanted columns of a CSV file as lines, with a tab between two, and which they were.
+function linesOfCsv(text, wanted) {
+  const rows = parseCsv(text);
+  const heads = (rows[0] ?? []).map((field) => field.trim().toLowerCase());
+  const named = wanted.every((name) => heads.includes(name));
+  const names = wanted.join(" and ");
+  const remedy = "put texts that hold a comma in quotes";
+  if (rows.length && !named && heads.length !== wanted.length) {
+    throw new Error(`the first row does not say which of ${heads.length} columns to read: `
+      + `name ${names} there, or ${remedy}`);
+  }
+  const odd = rows.findIndex((row) => row.length !== heads.length);
+  if (odd >= 0) {
+    throw new Error(`columns of row ${odd + 1}: ${rows[odd].length}, of the first ${heads.length}; ${remedy}`);
+  }
+  const places = wanted.map((name, place) => (named ? heads.indexOf(name) : place));
+  const lines = rows.slice(named ? 1 : 0).map((row) =>
+    places.map((place) => row[place].replace(/\s+/g, " ")).join("\t"));
+  return { lines, told: named ? `columns: ${names}` : "the first row too, as it names no column" };
 }
 
 async function readFile() {
   const file = byId("file").files[0];
   if (!file) return;
-  const rows = parseCsv((await file.text()).replace(/^\ufeff/, ""));
-  if (!rows.length) return say(`${file.name} holds no rows`, true);
-  const isPair = chosen()?.inputs === "pair";
-  const wanted = isPair ? ["premise", "hypothesis"] : ["text"];
-  const heads = rows[0].map((field) => field.trim().toLowerCase());
-  const named = wanted.every((name) => heads.includes(name));
-  const places = named ? wanted.map((name) => heads.indexOf(name)) : wanted.map((_, place) => place);
-  const lines = rows.slice(named ? 1 : 0).map((row) =>
-    places.map((place) => (row[place] ?? "").replace(/\s+/g, " ")).join("\t"));
-  byId("texts").value = lines.join("\n");
-  say(`${lines.length} rows of ${file.name}`);
+  const text = (await file.text()).replace(/^\ufeff/, "");
+  const wanted = chosen()?.inputs === "pair" ? ["premise", "hypothesis"] : ["text"];
+  try {
+    const { lines, told } = /\.csv$/i.test(file.name)
+      ? linesOfCsv(text, wanted) : { lines: linesOf(text), told: "line by line" };
+    if (!lines.length) throw new Error("there is no text in it");
+    byId("texts").value = lines.join("\n");
+    say(`${lines.length} rows of ${file.name}, ${told}`);
+  } catch (error) {
+    say(`${file.name}: ${error.message}`, true);
+  }
 }
 
 function answerItem(input, prediction) {
   const item = element("li");
-  item.append(element("div", typeof input === "string" ? input : `${input.premise} | ${input.hypothesis}`));
+  const text = element("div", typeof input === "string" ? input : `${input.premise} | ${input.hypothesis}`);
+  text.dir = "auto";
+  item.append(text);
   for (const [label, probability] of Object.entries(prediction.probabilities)) {
     const bar = barOf(label, probability);
     if (label === prediction.label) bar.classList.add("best");
@@ -162,7 +194,9 @@ function barOf(name, probability) {
 
 async function classify(event) {
   event.preventDefault();
-  byId("send").disabled = true;
+  // Not `disabled`, which would take the focus from who presses it.
+  if (byId("send").ariaDisabled === "true") return;
+  byId("send").ariaDisabled = "true";
   byId("list").replaceChildren();
   try {
     const model = chosen();
@@ -182,7 +216,7 @@ async function classify(event) {
   } catch (error) {
     say(error.message, true);
   } finally {
-    byId("send").disabled = false;
+    byId("send").ariaDisabled = "false";
   }
 }
 
@@ -200,5 +234,8 @@ async function start() {
 byId("ask").addEventListener("submit", classify);
 byId("model").addEventListener("change", showModel);
 byId("file").addEventListener("change", readFile);
-byId("key").addEventListener("change", start);
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  start();
+});
 start();

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from local_service import parts_of
 from cluster.ports import free_ports
 from langalign.storage import Storage
 from serve.api import create_api
+from serve.keys import KeyFile, new_key
 
 BROWSER = chromium()
 pytestmark = [
@@ -22,13 +24,29 @@ pytestmark = [
 ]
 LINES = ["a good film", "<img src=x onerror=document.title='attacked'>", "", "well made"]
 STATUS = "document.getElementById('status')"
+# Content of a file, and the lines that it stands for; none: it is refused.
+FILES: dict[str, tuple[str, list[str]]] = {
+    "plain.txt": (
+        'Good film, well made\n\n5" of "rain\n',
+        ["Good film, well made", '5" of "rain'],
+    ),
+    "sizes.csv": ('text\n5" of rain\nfine\n', ['5" of rain', "fine"]),
+    "one.csv": ("good\nbad\n", ["good", "bad"]),
+    "empty.csv": ("", []),
+    "empty.txt": ("\n", []),
+    "commas.csv": ("Good film, well made\n", []),
+    "inside.csv": ("id,text\n1,Good film, well made\n", []),
+    "other.csv": ("id,review\n1,good\n", []),
+    "open.csv": ('text\n"never closed\nfine\n', []),
+}
 TAB, ENTER, SPACE = ("Tab", 9, ""), ("Enter", 13, "\r"), (" ", 32, " ")
 
 
-@pytest.fixture(scope="module")
-def url(models: Storage) -> Iterator[str]:
+@contextmanager
+def served(models: Storage, keys: KeyFile | None = None) -> Iterator[str]:
+    """The address of the application without Ray."""
     parts = parts_of(models, ["one", "two", "pairs"])
-    api = create_api(parts.service, parts.settings.limits(), None)
+    api = create_api(parts.service, parts.settings.limits(), keys)
     (port,) = free_ports(1)
     server = uvicorn.Server(uvicorn.Config(api, port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -39,6 +57,12 @@ def url(models: Storage) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def url(models: Storage) -> Iterator[str]:
+    with served(models) as address:
+        yield address
 
 
 async def upload(page: Page, path: Path) -> None:
@@ -77,6 +101,7 @@ def test_sentences_are_classified_by_keyboard(
             shown = "[...document.querySelectorAll('#list > li > div:first-child')]"
             found = await page.value(f"{shown}.map(e => e.textContent)")
             assert found == [line for line in LINES if line]
+            assert await page.value("document.activeElement.id") == "send"
             bars = await page.value("document.querySelectorAll('#list progress').length")
             assert bars == 18
             assert await page.value("document.title") == "LangAlign"
@@ -121,13 +146,58 @@ def test_csv_files_and_pairs(url: str, tmp_path: Path) -> None:
                 await page.value("document.getElementById('ask').requestSubmit()")
                 await page.wait_for(f"{STATUS}.textContent.startsWith('line 1: put one tab')")
                 assert await page.value(f"{STATUS}.className") == "bad"
-            path = tmp_path / "empty.csv"
-            path.write_text("")
-            await upload(page, path)
-            await page.wait_for(f"{STATUS}.textContent == 'empty.csv holds no rows'")
             assert page.errors == []
 
     asyncio.run(scenario())
+
+
+def test_files_are_read_whole_or_refused(url: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        assert BROWSER is not None
+        async with browser_page(BROWSER, tmp_path / "profile") as page:
+            await page.open(url, width=1200, scheme="light")
+            await page.wait_for("document.getElementById('model')?.options.length == 3")
+            for name, (content, lines) in FILES.items():
+                await page.value("document.getElementById('texts').value = ''")
+                path = tmp_path / name
+                path.write_text(content)
+                await upload(page, path)
+                await page.wait_for(f"{STATUS}.textContent.includes('{name}')")
+                shown = await page.value("document.getElementById('texts').value")
+                found = (shown, await page.value(f"{STATUS}.className"))
+                assert found == ("\n".join(lines), "" if lines else "bad"), name
+            assert page.errors == []
+
+    asyncio.run(scenario())
+
+
+def test_a_key_is_asked_for_and_used(models: Storage, tmp_path: Path) -> None:
+    async def scenario(url: str, key: str) -> None:
+        assert BROWSER is not None
+        async with browser_page(BROWSER, tmp_path / "profile") as page:
+            await page.open(url, width=360, scheme="light")
+            await page.wait_for(f"{STATUS}.textContent.includes('into the field above')")
+            assert await page.value(f"{STATUS}.className") == "bad"
+            await page.screenshot(tmp_path / "key.png")
+            await focus(page, "key")
+            await page.type("la_wrong")
+            await page.press(*ENTER)
+            await page.wait_for(f"{STATUS}.textContent.includes('type another one')")
+            await page.value("document.getElementById('key').select()")
+            await page.type(key)
+            await page.press(*ENTER)
+            await page.wait_for("document.getElementById('model').options.length == 3")
+            await focus(page, "texts")
+            await page.type("a good film")
+            await focus(page, "send")
+            await page.press(*ENTER)
+            await page.wait_for("document.querySelectorAll('#list > li').length == 1")
+            # The browser reports the two refusals, and nothing else.
+            assert ["401" in error for error in page.errors] == [True, True]
+
+    key = new_key(tmp_path / "keys.json", "alice")
+    with served(models, KeyFile(tmp_path / "keys.json")) as url:
+        asyncio.run(scenario(url, key))
 
 
 def test_the_api_page_lists_every_path(url: str, tmp_path: Path) -> None:
