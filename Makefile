@@ -15,8 +15,11 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 TESTS := $(sort $(dir $(wildcard tests/*/test_*.py)))
 ARGS ?=
+# Of `make results`: where its runs are kept, and its files of real data.
+STORAGE ?= langalign-storage
+MINI_DATA ?= langalign-storage/mini-data
 
-.PHONY: help demo serve s3 rehearse test test-fast lint format bench clean
+.PHONY: help demo serve s3 rehearse results test test-fast lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | \
@@ -33,6 +36,19 @@ s3: $(READY) ## Start an S3 store on this machine and print what to export
 
 rehearse: $(READY) ## Rehearse a cluster on this machine: scale up, sweep, serve, scale down
 	@$(BIN)/python -m cluster rehearse $(ARGS)
+
+results: $(READY) ## Run what docs/results.md reports and put it there (DATA=FOLDER ENCODER=FOLDER)
+	@if [ -z "$(DATA)" ] || [ -z "$(ENCODER)" ]; then
+		echo "error: name the public data sets and a small encoder: make results DATA=FOLDER ENCODER=FOLDER" >&2
+		exit 1
+	fi
+	# Cells that are there are not made again.
+	run() { $(BIN)/python jobs/benchmark.py --config "jobs/configs/$$1.yaml" "storage=$(STORAGE)" "$${@:2}"; }
+	$(BIN)/python benchmarks/mini_data.py "$(DATA)" "$(MINI_DATA)"
+	run benchmark-demo
+	run benchmark-mini "data=$(MINI_DATA)" "encoder.name=$(ENCODER)"
+	run benchmark-align-mlm
+	$(BIN)/python benchmarks/write_results.py "$(STORAGE)" benchmark-demo benchmark-mini benchmark-align-mlm
 
 test: $(READY) ## Run all tests, with those that start a Ray cluster or an S3 server
 	@$(BIN)/python -m pytest -m "slow or not slow"

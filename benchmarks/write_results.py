@@ -2,8 +2,9 @@
 
     python benchmarks/write_results.py STORAGE benchmark-demo benchmark-mini
 
-STORAGE is what the benchmarks were run with. Figures, and the links of every number to its cell's
-manifest, stay there with the manifests. A run is named as its preset in jobs/configs/.
+STORAGE is what the benchmarks were run with; `make results` runs them with one, and then this.
+Figures, and the links of every number to its manifest, stay there with the manifests. A run is named
+as its preset in jobs/configs/.
 """
 
 import argparse

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from langalign.benchmarkcells import Key, ResultSet, row_label
+from langalign.benchmarkcells import PAPER_KINDS, Key, ResultSet, row_label
 from langalign.benchmarkresult import Estimate, estimate, paired_p
 from langalign.benchmarktables import OVER_SEEDS
 from langalign.figures import MISSING
@@ -195,7 +195,7 @@ def _aligned(results: ResultSet, study: str) -> Iterator[tuple[str, str]]:
     """(aligner, method) of the paper's own kinds, in each method that has cells of them."""
     for method in ("langalign", "data-share", "rev-langalign"):
         kinds = dict.fromkeys(key.aligner for key in results.keys(study, method))
-        yield from ((kind, method) for kind in kinds if kind in ("fc", "ae"))
+        yield from ((kind, method) for kind in kinds if kind in PAPER_KINDS)
 
 
 def _key(study: str, method: str, rows: int) -> Key:
