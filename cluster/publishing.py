@@ -12,7 +12,7 @@ from cluster.embed import ENCODER_FOLDER, EncoderRule
 from cluster.prepare import RunData
 from cluster.units import ALIGNER_FILE, HEAD_FILE
 from cluster.work import Unit
-from langalign import artifacts, model, report
+from langalign import __version__, artifacts, model, report
 from langalign.card import model_card
 from langalign.config import PipelineConfig
 from langalign.manifest import ManifestDraft
@@ -21,7 +21,7 @@ from langalign.storage import Storage
 
 __all__ = ["publish_model", "write_reports"]
 
-LIBRARIES = ("langalign-on-ray", "torch", "transformers", "ray")
+LIBRARIES = ("torch", "transformers", "ray")
 
 
 def publish_model(
@@ -155,5 +155,10 @@ def _card(
             if made.get(step, step) in ("tune", "align", "head")
         },
         seed=config.seed,
-        versions={library: version(library) for library in LIBRARIES},
+        versions=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    # The project's own from its source: a job that brought it along has it without metadata.
+    return {"langalign-on-ray": __version__} | {name: version(name) for name in LIBRARIES}

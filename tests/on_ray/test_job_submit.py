@@ -1,8 +1,8 @@
 """The sweep as a submitted job on three nodes with token authentication, under faults.
 
 The nodes are `ray start` processes of this machine and share nothing but a real S3 server. The
-driver is killed, the job submitted again, and then a worker node killed. The first of the two jobs
-brings the project along and sees none that is installed.
+driver is killed, the job submitted again, and then a worker node killed. The second of the two
+jobs, which publishes, brings the project along and sees none that is installed.
 """
 
 import json
@@ -40,9 +40,21 @@ PACKAGES = ("cluster", "jobs", "langalign")
 # Python runs it at every start, after the hook of an editable installation was put in place.
 HIDING = """\
 import sys
+from importlib import metadata
 
 sys.meta_path[:] = [f for f in sys.meta_path if "__editable___langalign" not in str(f)]
+found = metadata.distribution
+
+
+def distribution(name):
+    if name == "langalign-on-ray":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+
+
+metadata.distribution = distribution
 """
+LOOKS = ("import langalign", "from importlib import metadata; metadata.version('langalign-on-ray')")
 
 
 @dataclass
@@ -146,7 +158,7 @@ def test_a_submitted_sweep_ends_with_a_model_whatever_is_killed_on_the_way(
     arguments = ["--config", str(inputs), f"storage={storage.root}", "name=submitted"]
     arguments += [f"sweep.trials={TRIALS}", "sweep.stack=2", "sweep.confirm_seeds=2"]
 
-    first = nodes.submit(*arguments, options=copied_project(tmp_path))
+    first = nodes.submit(*arguments)
     wait_for(lambda: finished(storage, tmp_path) >= 1, "a finished trial", limit_s=JOB_LIMIT_S)
     nodes.kill_driver()
     said, _ = first.communicate(timeout=60)
@@ -154,7 +166,7 @@ def test_a_submitted_sweep_ends_with_a_model_whatever_is_killed_on_the_way(
     before = finished(storage, tmp_path)
     assert before < TRIALS, "the job was over before its driver was killed"
 
-    second = nodes.submit(*arguments)
+    second = nodes.submit(*arguments, options=copied_project(tmp_path))
     wait_for(lambda: finished(storage, tmp_path) > before, "more trials", limit_s=JOB_LIMIT_S)
     nodes.kill_worker()
     said, _ = second.communicate(timeout=JOB_LIMIT_S)
@@ -185,9 +197,10 @@ def copied_project(folder: Path) -> list[str]:
     hiding.mkdir()
     (hiding / "sitecustomize.py").write_text(HIDING)
     path = {"PYTHONPATH": str(hiding)}
-    look = [sys.executable, "-c", "import langalign"]
-    found = subprocess.run(look, env=os.environ | path, cwd=folder, capture_output=True)
-    assert b"ModuleNotFoundError" in found.stderr, "the project is installed some other way"
+    for look in LOOKS:
+        command = [sys.executable, "-c", look]
+        found = subprocess.run(command, env=os.environ | path, cwd=folder, capture_output=True)
+        assert b"NotFoundError" in found.stderr, "the project is installed some other way"
     environment = json.dumps({"env_vars": path})
     return [f"--working-dir={folder / 'project'}", f"--runtime-env-json={environment}"]
 
