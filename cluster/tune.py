@@ -4,16 +4,15 @@ Embeddings go into the object store once and every trial reads them there. Tune 
 values of a few trials at a time and trains those in one process as one stack; as many such bundles
 run as the cluster's free resources hold (more when nodes join), and poor trials are stopped. The
 study on storage is what a second run goes on from. The best values are then compared with the
-config's own on fresh seeds, trained by the pipeline and published.
+config's own on fresh seeds, and the better of the two trained by the pipeline and published.
 """
 
 import os
-import shlex
-import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,23 @@ from rich.markup import escape
 from cluster import session
 from cluster.arrays import TrialArrays, load_arrays
 from cluster.bundle import MemberScheduler, TrialBundle
-from cluster.confirm import measure_gain
+from cluster.confirm import Comparison, measure_gain, own_trial
 from cluster.display import Display
 from cluster.monitor import drivers_node
 from cluster.pipeline import Pipeline
 from cluster.prepare import RunData
-from cluster.study import SCORE, StudyFile, StudySearch, is_spent
+from cluster.study import SCORE, StudyFile, StudySearch
+from cluster.sweepfiles import SweepFiles, sweep_summary
 from cluster.verdicts import Verdicts
 from cluster.watch import TakenStopper, Watch
 from langalign.config import PipelineConfig
 from langalign.errors import IntegrityError, TrainingError
 from langalign.outputs import StepOutput, digest_of
-from langalign.report import dump_json
 from langalign.searchspace import SweepConfig, paper_points, pipeline_values, suggest
 from langalign.stacked_steps import PROBE_EPOCHS
 from langalign.storage import Storage
-from langalign.sweepreport import sweep_tables, write_sweep_report
-from langalign.sweepresult import Gain, read_sweep
+from langalign.sweepreport import print_gain, sweep_tables
+from langalign.sweepresult import SweepResult, read_sweep
 
 __all__ = ["Sweep"]
 
@@ -63,8 +62,13 @@ class Sweep:
         self.storage = storage
         self.console = console
         self.display = Display(console)
-        self.folder = f"runs/{config.name}/sweep"
-        self.written: list[str] = []
+        self.files = SweepFiles(storage, config.name)
+        self.study_key = f"{self.files.folder}/study.journal"
+
+    @property
+    def written(self) -> list[str]:
+        """Places of what the run left."""
+        return [self.storage.uri(self.study_key), *self.files.written]
 
     def run(self) -> dict[str, Any]:
         """Search, compare, train and publish; returns the summary.
@@ -81,21 +85,21 @@ class Sweep:
             stack.enter_context(session.checked_session(address, self.storage, self.display))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             data, prefixes, arrays = self._embedded()
-            file = StudyFile(self.storage, f"{self.folder}/study.journal", self.config.name, folder)
-            file.claim(self._identity(data, prefixes))
-            self._searched(file, arrays, folder)
-            best = self._best(file)
-            gain, notes = self._compared(best, arrays)
-            if lost := len(file.lost()):
-                notes.append(
-                    f"{lost} trials were lost with their process; run again to repeat them"
-                )
-            summary = self._summary(file, best, gain) | {"notes": notes}
+            file = StudyFile(self.storage, self.study_key, self.config.name, folder)
+            identity = self._identity(data, prefixes)
+            file.claim(identity)
+            found = self._searched(file, arrays, folder)
+            compared = self._compared(found.trials, arrays)
+            found = replace(found, gain=compared.gain)
+            notes = [*compared.notes, *self._notes(data, file)]
+            summary = sweep_summary(self.config, found, compared, notes)
+            # All that was found is shown and kept before the model, whose training may fail.
+            self._report(found, identity, notes)
+            self._keep(summary, start)
             if self.config.publish:
-                published = self._published(best)
-                summary |= published | {"notes": notes + published["notes"]}
-            summary["seconds"] = round(time.monotonic() - start, 3)
-            self._report(file, gain, summary)
+                summary |= self._published(compared.chosen, identity["data"])
+                summary |= {"status": "done", "notes": notes + summary["notes"]}
+                self._keep(summary, start)
         return summary
 
     def search(
@@ -203,8 +207,7 @@ class Sweep:
 
     def _identity(self, data: RunData, prefixes: dict[str, dict[str, str]]) -> dict[str, str]:
         """What the trials depend on, by the word that a refusal has for it."""
-        rows = {role: prepared.summary.digest for role, prepared in data.roles.items()}
-        rows.pop("test")
+        rows = {role: data.roles[role].summary.digest for role in ("train", "parallel")}
         rest = self.pipeline.model_dump(include={"task", "encoder", "tune", "aligner", "head"})
         options = self.config.sweep
         settings = digest_of(rest, options.seeds, options.matmul_precision, self.config.seed)
@@ -217,25 +220,31 @@ class Sweep:
             "embeddings": digest_of(prefixes),
         }
 
-    def _searched(self, file: StudyFile, arrays: dict[str, Any], folder: Path) -> None:
+    def _searched(self, file: StudyFile, arrays: dict[str, Any], folder: Path) -> SweepResult:
+        """Run the trials that are left; prints and returns what all of them found.
+
+        Raises:
+            KeyboardInterrupt: the search was stopped.
+        """
         options = self.config.sweep
         points = file.to_repeat()
         done = file.spent()
         if not done and not points:
             points = paper_points(self.config.space, self.pipeline)
-        if done >= options.trials:
-            with self.display.step("search") as line:
-                line.found(f"{done} trials")
-            return
         with self.display.step("search") as line:
-            self.search(file, arrays, folder, points, options.trials - done)
-            lost = len(file.lost())
-            counts = [f"{done} from before"] if done else []
-            counts += [f"{lost} lost with their process"] if lost else []
-            line.say(", ".join([f"{file.spent()} trials", *counts]))
-        if file.spent() + lost < options.trials:
-            sweep_tables(read_sweep(file.study), self.console)
+            if done >= options.trials:
+                line.found(f"{done} trials")
+            else:
+                self.search(file, arrays, folder, points, options.trials - done)
+                counts = [f"{done} from before"] if done else []
+                if lost := len(file.lost()):
+                    counts.append(f"{lost} lost with their process")
+                line.say(", ".join([f"{file.spent()} trials", *counts]))
+        found = read_sweep(file.study)
+        sweep_tables(found, self.console)
+        if file.spent() + len(file.lost()) < options.trials:
             raise KeyboardInterrupt
+        return found
 
     def _scheduler(self, verdicts: Any, file: StudyFile) -> Any:
         options = self.config.sweep
@@ -250,8 +259,7 @@ class Sweep:
         spared = paper_points(self.config.space, self.pipeline)
         return MemberScheduler(asha, verdicts, spared, file.curves())
 
-    def _best(self, file: StudyFile) -> FrozenTrial:
-        trials = file.study.get_trials(deepcopy=False)
+    def _best(self, trials: Sequence[FrozenTrial]) -> FrozenTrial:
         complete = [t for t in trials if t.state is TrialState.COMPLETE]
         if not complete:
             reasons = {t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs}
@@ -261,66 +269,64 @@ class Sweep:
             )
         return max(complete, key=lambda t: (t.value or 0.0, -t.number))
 
-    def _compared(self, best: FrozenTrial, arrays: dict[str, Any]) -> tuple[Gain | None, list[str]]:
-        """The gain of the best over the config's own values, and notes: why there is none."""
+    def _compared(self, trials: Sequence[FrozenTrial], arrays: dict[str, Any]) -> Comparison:
+        """The best trial beside that of the config's own values, on fresh seeds."""
+        best = self._best(trials)
         count = self.config.sweep.confirm_seeds
         if not count:
-            return None, []
+            return Comparison(best)
         with self.display.step("confirm") as line:
             try:
-                gain = measure_gain(self.config, best.params, arrays)
+                own = own_trial(paper_points(self.config.space, self.pipeline), trials)
+                gain = measure_gain(self.config, best.params, own.params, arrays)
             except TrainingError as error:
                 # It says how good the best is; the best is published all the same.
-                note = f"gain: not measured, because of {error}"
-                line.say(escape(note))
-                return None, [note]
-            line.say(f"the best and the config's own values on {count} fresh seeds")
-        return gain, []
+                compared = Comparison(best, fault=str(error))
+                line.say(escape(compared.notes[0]))
+                return compared
+            line.say(
+                f"trial {best.number}, the best, and {own.number}, the config's own values, "
+                f"on {count} fresh seeds"
+            )
+        return Comparison(best, own, gain)
 
-    def _published(self, best: FrozenTrial) -> dict[str, Any]:
-        """Train the best values by the whole pipeline; what its summary says of the model."""
-        values = pipeline_values(self.pipeline, best.params)
-        config = PipelineConfig.model_validate(values)
-        lineage = {"study": f"{self.folder}/study.journal#trial={best.number}"}
-        summary = Pipeline(config, self.storage, self.console, parents=lineage).run()
-        return {name: summary[name] for name in ("models", "results", "chosen", "notes")}
-
-    def _summary(self, file: StudyFile, best: FrozenTrial, gain: Gain | None) -> dict[str, Any]:
-        trials = [t for t in file.study.get_trials(deepcopy=False) if is_spent(t)]
-        return {
-            "job": "sweep",
-            "run": self.config.name,
-            "status": "done",
-            "seconds": 0.0,
-            "seed": self.config.seed,
-            "results": [],
-            "models": [],
-            "trials": {s.name.lower(): sum(t.state is s for t in trials) for s in TrialState},
-            "best": {"trial": best.number, "score": best.value, "values": best.params},
-            "gain": None
-            if gain is None
-            else {
-                "best": gain.best,
-                "defaults": gain.defaults,
-                "difference": gain.difference,
-                "interval_95": gain.interval,
-            },
-        }
-
-    def _report(self, file: StudyFile, gain: Gain | None, summary: dict[str, Any]) -> None:
-        result = read_sweep(file.study, gain)
-        sweep_tables(result, self.console)
-        attributes = file.study.user_attrs
+    def _report(self, found: SweepResult, identity: dict[str, str], notes: list[str]) -> None:
+        print_gain(found.gain, self.console)
         facts = {
-            "data digest": attributes["data"],
-            "space digest": attributes["space"],
+            "data digest": identity["data"],
+            "space digest": identity["space"],
             "seed": str(self.config.seed),
-            "command": shlex.join(["python", *sys.argv]),
         }
-        key = f"{self.folder}/summary.json"
-        self.storage.write_bytes(key, dump_json(summary, indent=2).encode())
-        keys = write_sweep_report(self.storage, f"{self.config.name}/sweep", result, facts)
-        self.written = [self.storage.uri(k) for k in [key, f"{self.folder}/study.journal", *keys]]
+        facts |= {"notes": "; ".join(notes)} if notes else {}
+        self.files.keep_report(found, facts)
+
+    def _published(self, chosen: FrozenTrial, data_digest: str) -> dict[str, Any]:
+        """Train a trial's values by the whole pipeline; what its summary says of the model."""
+        config = PipelineConfig.model_validate(pipeline_values(self.pipeline, chosen.params))
+        lineage = {
+            "study": f"{self.study_key}#trial={chosen.number}",
+            "config": self.files.keep_config(config),
+            "data": data_digest,
+        }
+        summary = Pipeline(config, self.storage, self.console, parents=lineage).run()
+        parts = {name: summary[name] for name in ("models", "results", "chosen", "notes")}
+        return {**parts, "lineage": lineage}
+
+    def _notes(self, data: RunData, file: StudyFile) -> list[str]:
+        """What to know of the search: rows that it lacked, trials that it lost."""
+        notes = []
+        if not data.has_labelled_pairs:
+            note = "trials were compared on held-out English rows: data.parallel has no labels"
+            if self.pipeline.aligner.direction == "reverse":
+                note += "; these pass no aligner, so that aligners could not be told apart"
+            notes.append(note)
+        if lost := len(file.lost()):
+            notes.append(f"{lost} trials were lost with their process; run again to repeat them")
+        return notes
+
+    def _keep(self, summary: dict[str, Any], start: float) -> None:
+        summary["seconds"] = round(time.monotonic() - start, 3)
+        self.files.keep_summary(summary)
 
 
 def _load_arrays(

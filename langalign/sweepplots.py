@@ -58,7 +58,7 @@ def _history(sweep: SweepResult, scored: Sequence[FrozenTrial]) -> Figure:
         line = 100 * statistics.fmean(sweep.gain.defaults)
         name = "config's own values"
         axes.axhline(line, color="black", linestyle="--", linewidth=1.2, label=name)
-    axes.set_title("Score of each trial on held-out translated rows", fontsize=11)
+    axes.set_title("Score of each trial on held-out rows", fontsize=11)
     axes.set_xlabel("trial", fontsize=9)
     axes.set_ylabel(_SCORE, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -32,7 +32,7 @@ from langalign.sweepresult import (
     top_trials,
 )
 
-__all__ = ["html_page", "sweep_tables", "trials_table", "write_sweep_report"]
+__all__ = ["html_page", "print_gain", "sweep_tables", "trials_table", "write_sweep_report"]
 
 _BAR = 20
 _LONGEST_REASON = 500  # characters; a whole traceback would bury the rest
@@ -54,14 +54,15 @@ class _Section:
 
 
 def sweep_tables(sweep: SweepResult, console: Console) -> None:
-    """Print the top ten, importance, gain, counts by state with reasons, and the best trial."""
+    """Print the top ten, importance, counts by state with reasons, and the best trial."""
     best = top_trials(sweep.trials)
     for section in (_trials("Top ten", best, ()), *_sections(sweep)):
-        if section.rows:
-            console.print(_table(section))
-        # Text, because brackets in a name are not markup; soft_wrap keeps the best line whole.
-        text = section.note if section.rows else f"{section.title}: {section.note}"
-        console.print(Text(_line(text)), soft_wrap=not section.rows)
+        _print(section, console)
+
+
+def print_gain(gain: Gain | None, console: Console) -> None:
+    """Print what `sweep_tables` leaves out: it is measured later."""
+    _print(_gain(gain), console)
 
 
 def trials_table(title: str, trials: Sequence[FrozenTrial]) -> Table:
@@ -79,7 +80,7 @@ def html_page(sweep: SweepResult, facts: Mapping[str, str], images: Mapping[str,
     top = _trials("Top ten", top_trials(sweep.trials), sweep.parameters)
     everything = _trials("All trials", sweep.trials, sweep.parameters)
     parts = [
-        *map(_html, (best, top, *others)),
+        *map(_html, (best, top, _gain(sweep.gain), *others)),
         *(html_image(name, data) for name, data in images.items()),
         _html(everything),
         _html(_Section("How it was made", ("fact", "value"), list(facts.items()))),
@@ -106,7 +107,7 @@ def write_sweep_report(
 
 
 def _sections(sweep: SweepResult) -> list[_Section]:
-    return [_importance(sweep), _gain(sweep.gain), _states(sweep.trials), _best(sweep)]
+    return [_importance(sweep), _states(sweep.trials), _best(sweep)]
 
 
 def _trials(title: str, trials: Sequence[FrozenTrial], columns: Sequence[str]) -> _Section:
@@ -122,6 +123,14 @@ def _trials(title: str, trials: Sequence[FrozenTrial], columns: Sequence[str]) -
         rows.append(row if columns else [*row, rest])
     header = ("trial", "score", "epochs", "state", "seconds", *(columns or ["parameters"]))
     return _Section(title, header, rows, "Scores in points, 0 to 100." if rows else "none")
+
+
+def _print(section: _Section, console: Console) -> None:
+    if section.rows:
+        console.print(_table(section))
+    # Text, because brackets in a name are not markup; soft_wrap keeps the best line whole.
+    text = section.note if section.rows else f"{section.title}: {section.note}"
+    console.print(Text(_line(text)), soft_wrap=not section.rows)
 
 
 def _table(section: _Section) -> Table:

@@ -1,6 +1,6 @@
 """What a sweep found: the best trials, the importance of each parameter, the gain.
 
-Scores are the task metric on held-out translated rows, 0 to 1, higher is better.
+Scores are the task metric on held-out rows, 0 to 1, higher is better.
 """
 
 import math

@@ -56,8 +56,13 @@ def test_a_sweep_publishes_its_best_and_a_second_run_trains_nothing(
     assert len(summary["gain"]["best"]) == 2
     published = summary["models"][0]
     assert set(langalign.load(published["uri"]).predict(["a", "b"])) <= {"negative", "positive"}
+    gain = summary["gain"]
+    chosen = summary["best"]["trial"] if gain["difference"] >= 0 else gain["defaults_trial"]
     parents = storage.read_json(f"models/swept/{published['version']}/manifest.json")["parents"]
-    assert parents["study"] == f"{JOURNAL}#trial={summary['best']['trial']}"
+    assert parents["study"] == f"{JOURNAL}#trial={chosen}"
+    aligner = storage.read_json(parents["config"])["aligner"]
+    assert aligner["learning_rate"] == found[chosen].params["aligner.learning_rate"]
+    assert parents["data"] in storage.read_bytes("runs/swept/sweep/report.html").decode()
     for name in ("summary.json", "report.html", "history.png", "parallel.png"):
         assert storage.exists(f"runs/swept/sweep/{name}")
     again = sweep(inputs, storage, *options)

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 from rich.console import Console
 
-from langalign.sweepreport import sweep_tables
+from langalign.sweepreport import print_gain, sweep_tables
 from langalign.sweepresult import SweepResult
 
 
@@ -96,4 +96,5 @@ def printed(sweep: SweepResult, width: int = 100) -> str:
     console = Console(width=width, file=io.StringIO())
     with console.capture() as capture:
         sweep_tables(sweep, console)
+        print_gain(sweep.gain, console)
     return capture.get()

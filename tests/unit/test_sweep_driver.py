@@ -1,7 +1,7 @@
 """What the driver of a sweep does beside the search, without Ray: faults of what it asks for."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,15 +18,18 @@ from cluster.pipeline import Pipeline
 from cluster.study import StudyFile
 from cluster.tune import Sweep
 from cluster.watch import TakenStopper, Watch
+from langalign import sweepreport
+from langalign.config import PipelineConfig
 from langalign.configfile import load_config
 from langalign.errors import ConfigError, IntegrityError, StorageError, TrainingError
 from langalign.outputs import StepOutput
-from langalign.searchspace import SweepConfig
+from langalign.searchspace import SweepConfig, suggest
 from langalign.storage import Storage
 
 EMBEDDED = "embeddings/e"
 PREFIXES = {"train": "a", "source": "b", "target": EMBEDDED, "test": "d"}
 IDENTITY = {"data": "d", "space": "s"}
+READ = ("train", "parallel")  # roles of rows that trials read
 
 
 class Eager:
@@ -91,8 +94,8 @@ def test_arrays_that_cannot_be_read_end_the_run_before_a_trial_is_spent(
 
 
 def test_other_held_out_rows_or_embeddings_are_another_study(storage: Storage) -> None:
-    def identity(target: str, *overrides: str) -> dict[str, str]:
-        roles = {role: SimpleNamespace(summary=SimpleNamespace(digest=role)) for role in PREFIXES}
+    def identity(target: str, *overrides: str, rows: Sequence[str] = READ) -> dict[str, str]:
+        roles = {role: SimpleNamespace(summary=SimpleNamespace(digest=role)) for role in rows}
         prefixes = {"cls": {"train": "a", "source": "b", "target": target}}
         data: Any = SimpleNamespace(roles=roles)
         return make_sweep(storage, *overrides)._identity(data, prefixes)
@@ -101,45 +104,190 @@ def test_other_held_out_rows_or_embeddings_are_another_study(storage: Storage) -
         return {name for name, value in identity("t").items() if other[name] != value}
 
     assert differing(identity("t")) == set()
+    # No trial reads the others.
+    assert differing(identity("t", rows=(*READ, "test", "native"))) == set()
     assert differing(identity("other")) == {"embeddings"}
     assert differing(identity("t", "data.validation_fraction=0.2")) == {"held-out rows"}
 
 
-# --- the comparison at the end -----------------------------------------------------------------
+# --- the end -----------------------------------------------------------------------------------
+
+FOUND = 1e-3  # the learning rate of the search's best
+
+
+class Searched:
+    """A search that found three trials: fc and ae as the config has them, and a better ae.
+
+    `fresh` are scores on fresh seeds of the best, of fc and of ae; or errors. `made` is what the
+    pipeline was told to train, with the lineage, and `fault` the error that it ends with.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, is_labelled: bool = True) -> None:
+        self.fresh: list[float | BaseException] = [0.8, 0.7, 0.6]
+        self.made: list[tuple[PipelineConfig, dict[str, str]]] = []
+        self.fault: Exception | None = None
+        Eager(monkeypatch)
+        data = SimpleNamespace(has_labelled_pairs=is_labelled)
+        monkeypatch.setattr(session, "checked_session", lambda *_: nullcontext())
+        monkeypatch.setattr(Sweep, "_embedded", lambda _: (data, {}, {}))
+        monkeypatch.setattr(Sweep, "_identity", lambda *_: IDENTITY)
+        monkeypatch.setattr(Sweep, "search", _tell_three)
+        monkeypatch.setattr(confirm, "fit_seeds", self.fit)
+        monkeypatch.setattr(tune, "Pipeline", self.pipeline)
+        # Drawn by tests of their own.
+        monkeypatch.setattr(sweepreport, "plots", lambda _: {})
+
+    def fit(self, values: dict[str, Any], seeds: list[int], **_: Any) -> list[float]:
+        """Stands for training on fresh seeds."""
+        is_best = values["aligner.learning_rate"] == FOUND
+        fresh = self.fresh[0 if is_best else ["", "fc", "ae"].index(values["aligner.kind"])]
+        if isinstance(fresh, BaseException):
+            raise fresh
+        return [fresh for _ in seeds]
+
+    def pipeline(self, config: PipelineConfig, *_: Any, parents: dict[str, str]) -> Any:
+        """Stands for the pipeline's class."""
+
+        def run() -> dict[str, Any]:
+            if self.fault:
+                raise self.fault
+            self.made.append((config, parents))
+            return {"models": [{"name": "swept"}], "results": [], "chosen": {}, "notes": ["other"]}
+
+        return SimpleNamespace(run=run)
+
+
+def _tell_three(sweep: Sweep, file: StudyFile, _: Any, __: Any, points: Any, trials: int) -> None:
+    assert trials == 3
+    found = points[1] | {"aligner.learning_rate": FOUND}
+    for point, score in zip([*points, found], (0.7, 0.6, 0.8), strict=True):
+        file.study.enqueue_trial(point)
+        trial = file.study.ask()
+        suggest(trial, sweep.config.space, sweep.pipeline.aligner)
+        file.study.tell(trial, score)
+    file.keep()
+
+
+def printed(sweep: Sweep) -> str:
+    return str(sweep.console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def test_the_best_is_compared_with_the_better_of_the_configs_own_kinds(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = Searched(monkeypatch)
+    sweep = make_sweep(storage, "sweep.trials=3")
+    assert sweep.config.aligner.kind == "ae"
+    summary = sweep.run()
+    # fc, which the search scored higher, though the config's kind is ae.
+    assert summary["gain"]["defaults"] == (0.7,) * 5
+    assert summary["gain"]["defaults_trial"] == 0
+    assert summary["gain"]["difference"] == pytest.approx(0.1)
+    assert summary["status"] == "done"
+    assert summary["notes"] == ["other"]
+    assert "config's own values" in printed(sweep)
+    assert len(searched.made) == 1
+
+
+def test_the_lineage_names_study_trial_data_and_the_whole_configuration(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    searched = Searched(monkeypatch)
+    make_sweep(storage, "sweep.trials=3", "cluster.workers=2").run()
+    ((config, lineage),) = searched.made
+    assert lineage["study"] == "runs/swept/sweep/study.journal#trial=2"
+    assert lineage["data"] == IDENTITY["data"]
+    path = tmp_path / "config.json"
+    path.write_bytes(storage.read_bytes(lineage["config"]))
+    kept = load_config(PipelineConfig, path)
+    assert kept.aligner.learning_rate == FOUND
+    # All but where it ran, so that another place gives the same digest, and so the same model.
+    assert kept.model_copy(update={"cluster": config.cluster}) == config
+    make_sweep(storage, "sweep.trials=3").run()
+    assert searched.made[1][1] == lineage
+    assert storage.read_json("runs/swept/sweep/summary.json")["lineage"] == lineage
+
+
+@pytest.mark.parametrize(("fresh", "chosen"), [(0.6, 0), (0.7, 2)])
+def test_a_best_that_is_worse_on_fresh_seeds_is_not_published(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, fresh: float, chosen: int
+) -> None:
+    searched = Searched(monkeypatch)
+    searched.fresh[0] = fresh
+    summary = make_sweep(storage, "sweep.trials=3").run()
+    ((config, lineage),) = searched.made
+    assert lineage["study"].endswith(f"#trial={chosen}")
+    assert config.aligner.kind == ("ae" if chosen else "fc")
+    assert summary["best"]["trial"] == 2
+    notes = [note for note in summary["notes"] if "10.00 points below" in note]
+    assert len(notes) == (chosen == 0)
+    page = storage.read_bytes("runs/swept/sweep/report.html").decode()
+    assert ("10.00 points below" in page) == (chosen == 0)
 
 
 def test_a_gain_that_cannot_be_measured_is_said_and_the_best_published(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit(values: dict[str, Any], seeds: list[int], **_: Any) -> list[float]:
-        if "aligner.learning_rate" in values:
-            raise TrainingError("seed 1000: head: epoch 2 gave loss nan")
-        return [0.5 for _ in seeds]
-
-    Eager(monkeypatch)
-    best = optuna.trial.create_trial(
-        params={"aligner.learning_rate": 0.5},
-        distributions={"aligner.learning_rate": optuna.distributions.FloatDistribution(0, 1)},
-        value=0.8,
-    )
-    published = {"models": [{"name": "swept"}], "notes": ["native: left out"]}
-    monkeypatch.setattr(session, "checked_session", lambda *_: nullcontext())
-    monkeypatch.setattr(confirm, "fit_seeds", fit)
-    monkeypatch.setattr(Sweep, "_embedded", lambda _: (None, {}, {}))
-    monkeypatch.setattr(Sweep, "_identity", lambda *_: IDENTITY)
-    monkeypatch.setattr(Sweep, "_searched", lambda *_: None)
-    monkeypatch.setattr(Sweep, "_best", lambda *_: best)
-    monkeypatch.setattr(Sweep, "_published", lambda *_: published)
-    sweep = make_sweep(storage)
+    searched = Searched(monkeypatch)
+    searched.fresh[0] = TrainingError("seed 1000: head: epoch 2 gave loss nan")
+    sweep = make_sweep(storage, "sweep.trials=3")
     summary = sweep.run()
     assert summary["gain"] is None
-    assert summary["models"] == published["models"]
+    assert searched.made[0][1]["study"].endswith("#trial=2")
     note, *others = summary["notes"]
-    assert others == published["notes"]
+    assert others == ["other"]
     assert "not measured" in note
     assert "the best on fresh seeds: seed 1000: head: epoch 2 gave loss nan" in note
-    assert note in sweep.console.file.getvalue()  # type: ignore[attr-defined]
+    assert note in printed(sweep)
     assert storage.read_json("runs/swept/sweep/summary.json")["notes"] == summary["notes"]
+
+
+def test_own_values_without_a_score_are_compared_with_nothing() -> None:
+    failed = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
+    other = optuna.trial.create_trial(value=0.5)
+    with pytest.raises(TrainingError, match="no trial of the config's own values"):
+        confirm.own_trial([{"aligner.kind": "fc"}], [failed, other])
+
+
+def test_a_model_that_cannot_be_made_leaves_what_was_found(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = Searched(monkeypatch)
+    searched.fault = StorageError("away")
+    sweep = make_sweep(storage, "sweep.trials=3")
+    with pytest.raises(StorageError, match="away"):
+        sweep.run()
+    assert "Top ten" in printed(sweep)
+    assert "+10.00" in printed(sweep)
+    assert storage.exists("runs/swept/sweep/report.html")
+    summary = storage.read_json("runs/swept/sweep/summary.json")
+    assert (summary["status"], summary["models"]) == ("searched", [])
+
+
+def test_a_sweep_that_is_stopped_while_it_compares_has_shown_the_best(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = Searched(monkeypatch)
+    searched.fresh[0] = KeyboardInterrupt()
+    sweep = make_sweep(storage, "sweep.trials=3")
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run()
+    assert "Best: trial 2, 80.00 points" in printed(sweep)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_trials_without_labelled_pairs_are_said_to_be_compared_on_english_rows(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, direction: str
+) -> None:
+    searched = Searched(monkeypatch, is_labelled=False)
+    options = ("sweep.trials=3", "publish=false", f"aligner.direction={direction}")
+    summary = make_sweep(storage, *options).run()
+    assert searched.made == []
+    assert summary["status"] == "done"
+    (note,) = summary["notes"]
+    assert "held-out English rows" in note
+    assert ("pass no aligner" in note) == (direction == "reverse")
+    assert storage.read_json("runs/swept/sweep/summary.json")["notes"] == [note]
 
 
 # --- while it searches -------------------------------------------------------------------------
