@@ -3,8 +3,8 @@
     python benchmarks/write_results.py STORAGE benchmark-demo benchmark-mini
 
 STORAGE is what the benchmarks were run with; `make results` runs them with one, and then this.
-Figures, and the links of every number to its manifest, stay there with the manifests. A run is named
-as its preset in jobs/configs/.
+Figures, and the links of every number to its manifest, stay there with the manifests. A run is
+named as its preset in jobs/configs/.
 """
 
 import argparse

@@ -29,6 +29,11 @@ def test_a_lexicon_that_goes_with_the_script_changes_no_name(tmp_path: Path) -> 
 
 
 def test_every_property_is_another_language(tmp_path: Path) -> None:
-    changed = [{}, {"lexicon": False}, {"script": False}, {"script": False, "lexicon": True}]
-    changed += [{"order": "same"}, {"one_to_many": 0}, {"align_weight": 10}]
+    changed: list[dict[str, object]] = [{}, {"lexicon": False}, {"script": False}]
+    changed += [
+        {"script": False, "lexicon": True},
+        {"order": "same"},
+        {"one_to_many": 0},
+        {"align_weight": 10},
+    ]
     assert len({name_of(tmp_path, **each) for each in changed}) == len(changed)
