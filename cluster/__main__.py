@@ -106,9 +106,9 @@ def _add_rehearse(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "rehearse",
         help="run a cluster on this machine: scale up, sweep, serve, scale down, tear down",
         description="Start a head with Ray's autoscaler and no worker, with token authentication "
-        "and SeaweedFS as S3; submit a small sweep, serve its model, ask it for one text, and end "
-        "everything. Writes summary.json, timeline.png, sweep.log and logs/. Run as root, each "
-        "worker has a network namespace. Takes some minutes on two cores.",
+        "and SeaweedFS as S3; submit a small sweep and a training run, serve the model, ask it for "
+        "one text, and end everything. Writes summary.json, timeline.png, a log of each job, and "
+        "logs/. Run as root, each worker has a network namespace. Takes some minutes on two cores.",
     )
     rehearse.add_argument(
         "folder",

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,10 @@ class LocalCluster:
         except (httpx2.HTTPError, ValueError) as error:
             raise ClusterError(f"the dashboard has no answer to {path}: {error}") from error
 
-    def submit(self, *entrypoint: str) -> list[str]:
-        """`ray job submit -- ENTRYPOINT`, to be run with the cluster's environment."""
+    def submit(self, *entrypoint: str, options: Sequence[str] = ()) -> list[str]:
+        """`ray job submit OPTIONS -- ENTRYPOINT`, to be run with the cluster's environment."""
         ray = command_of_this_python("ray")
-        return [ray, "job", "submit", f"--address={self.dashboard}", "--", *entrypoint]
+        return [ray, "job", "submit", f"--address={self.dashboard}", *options, "--", *entrypoint]
 
     def nodes(self) -> dict[str, str]:
         """Ids of the nodes that are alive, and their addresses.

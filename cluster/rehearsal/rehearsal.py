@@ -10,12 +10,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
@@ -37,10 +38,13 @@ from cluster.seaweed import Seaweed
 from langalign import counterpart
 from langalign.errors import ClusterError, ConfigError
 from langalign.report import dump_json
+from langalign.storage import STORAGE_VARIABLE
 
 __all__ = ["Rehearsal", "run_rehearsal"]
 
-MODEL = "rehearsal"  # name of run and model in sweep.yaml
+SWEEP = Path(__file__).with_name("sweep.yaml")
+MODEL = "rehearsal"  # name of run and model in it
+TRAINED = "rehearsal-train"
 LANGUAGE: counterpart.Language = "xc"
 JOB_LIMIT_S = 540.0
 IDLE_S = 15.0
@@ -121,6 +125,8 @@ class Rehearsal:
             # While the sweep's workers are still there.
             log = self._submit(cluster, "doctor", "-m", "cluster", "doctor")
             line.say(f"nothing failed, see {log}")
+        with self._phase("train") as line:
+            line.say(self._train(cluster, storage))
         self._wait_until_idle()
         with self._phase("serve") as line, serving(cluster, MODEL) as url:
             table = counterpart.labelled_table(1, 0, LANGUAGE, split="test")
@@ -187,26 +193,44 @@ class Rehearsal:
 
     def _sweep(self, cluster: LocalCluster, storage: Seaweed) -> str:
         """Submit the sweep and wait for its end; what it did."""
-        config = Path(__file__).with_name("sweep.yaml")
-        self._submit(cluster, "sweep", "jobs/sweep.py", "--config", str(config))
+        self._submit(cluster, "sweep", "jobs/sweep.py", "--config", str(SWEEP))
         most = max(workers for _, workers in self.timeline.workers)
         if not most:
             raise ClusterError("the sweep ended, but no worker was seen; see the timeline")
-        key = f"{PREFIX}/runs/{MODEL}/sweep/summary.json"
-        found = json.loads(
-            storage.client().get_object(Bucket=storage.bucket, Key=key)["Body"].read()
-        )
+        found = _read_json(storage, f"runs/{MODEL}/sweep/summary.json")
         self.summary |= {"most_workers": most, "trials": found["trials"], "models": found["models"]}
         (model,) = found["models"]
         return f"{most} workers at most, published {model['name']} {model['version']}"
 
-    def _submit(self, cluster: LocalCluster, name: str, *command: str) -> Path:
-        """`ray job submit -- python COMMAND`, waited for; returns where its output is."""
+    def _train(self, cluster: LocalCluster, storage: Seaweed) -> str:
+        """Submit a training run that brings this folder's code, and wait for its end.
+
+        It is the sweep's config with two workers: step 1 and the embeddings are there.
+        """
+        content = yaml.safe_load(SWEEP.read_text())
+        del content["sweep"]
+        config = cluster.folder / "train.yaml"
+        config.write_text(yaml.safe_dump(content))
+        root = variables_of(storage)[STORAGE_VARIABLE]
+        arguments = [f"name={TRAINED}", "cluster.workers=2", f"storage={root}"]
+        self._submit(
+            *(cluster, "train", "jobs/train.py", "--config", str(config), *arguments),
+            options=[f"--working-dir={self.project}"],
+        )
+        found = _read_json(storage, f"runs/{TRAINED}/summary.json")
+        self.summary["trained"] = found["models"]
+        (model,) = found["models"]
+        return f"two workers, published {model['name']} {model['version']}"
+
+    def _submit(
+        self, cluster: LocalCluster, name: str, *command: str, options: Sequence[str] = ()
+    ) -> Path:
+        """`ray job submit OPTIONS -- python COMMAND`, waited for; returns where its output is."""
         log = self.folder / f"{name}.log"
         with log.open("w") as file:
             try:
                 subprocess.run(
-                    cluster.submit("python", *command),
+                    cluster.submit("python", *command, options=options),
                     env=cluster.environment,
                     stdout=file,
                     stderr=subprocess.STDOUT,
@@ -285,6 +309,12 @@ def run_rehearsal(folder: Path, *, with_namespaces: bool) -> int:
         f"done in {summary['seconds']:.0f} s; {folder / 'timeline.png'}, {folder / 'summary.json'}"
     )
     return 0
+
+
+def _read_json(storage: Seaweed, key: str) -> Any:
+    """An object of the cluster's storage."""
+    answer = storage.client().get_object(Bucket=storage.bucket, Key=f"{PREFIX}/{key}")
+    return json.loads(answer["Body"].read())
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def test_a_rehearsal_scales_up_and_down_serves_and_leaves_nothing(tmp_path: Path
     assert summary["most_workers"] == 2
     assert sum(summary["trials"].values()) == 8
     assert summary["models"][0]["name"] == "rehearsal"
+    assert summary["trained"][0]["name"] == "rehearsal-train"
     assert summary["answer"]["label"] in ("negative", "positive")
     assert set(summary["metrics"]["exported"]) >= queried_metrics() - GPU_METRICS
     assert set(summary["metrics"]["not_on_this_machine"]) <= GPU_METRICS

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 import subprocess
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ray.autoscaler._private.util import validate_config
 from rich.console import Console
@@ -22,6 +25,7 @@ from cluster.rehearsal.nodes import LocalCluster
 from cluster.rehearsal.rehearsal import Rehearsal
 from cluster.rehearsal.starting import resource_options
 from cluster.rehearsal.timeline import Phase, Timeline, plot_timeline, repeatedly
+from cluster.seaweed import Identity
 from langalign.errors import ClusterError
 
 
@@ -149,6 +153,55 @@ def test_a_log_that_vanishes_while_it_is_searched_is_no_fault(
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     assert list(secrecy._files(tmp_path)) == [("kept.log", b"text")]
+
+
+class FakeStore:
+    """A store of these objects, and a client of it."""
+
+    bucket = "bucket"
+    owner = Identity("owner", "ACCESS-KEY", "SECRET-KEY")
+
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        self.objects = objects
+
+    def client(self) -> "FakeStore":
+        return self
+
+    def get_paginator(self, _: str) -> "FakeStore":
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        return [{"Contents": [{"Key": key} for key in self.objects]}, {}]
+
+    def get_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+
+def compressed_rows(text: str) -> bytes:
+    """A Parquet file in which the text does not stand as it is."""
+    file = io.BytesIO()
+    rows = pa.table({"text": [text] * 50})
+    pq.write_table(rows, file, compression="gzip", write_statistics=False)
+    assert text.encode() not in file.getvalue()
+    return file.getvalue()
+
+
+def test_every_place_with_a_secret_is_found(cluster: LocalCluster) -> None:
+    store = FakeStore(
+        {
+            "config.json": b'{"key": "SECRET-KEY"}',
+            "tuner.pkl": pickle.dumps({"environment": {"id": "ACCESS-KEY"}}),
+            "rows.parquet": compressed_rows("ACCESS-KEY"),
+            "clean.json": b"{}",
+            "clean.parquet": compressed_rows("a text"),
+        }
+    )
+    (cluster.folder / "raylet.log").write_text(f"RAY_AUTH_TOKEN={cluster.token}")
+    (cluster.folder / "gcs.log").write_text("started")
+    searched, found = secrecy.places_of_secrets(cluster, store)  # type: ignore[arg-type]
+    names = ("config.json", "rows.parquet", "tuner.pkl")
+    assert sorted(found) == ["raylet.log", *(f"s3://bucket/{name}" for name in names)]
+    assert searched == len(store.objects) + len(list(secrecy._files(cluster.folder)))
 
 
 @pytest.mark.parametrize(
