@@ -6,7 +6,9 @@
 Each node brings one logical core and the same amount of work: blocks of a few sentences for the
 embedding step, trials of one epoch for a sweep. All nodes share this machine, so there is no
 speed-up to see; with so little work in a block or trial, what is left is what Ray and this project
-spend on scheduling it. `join` is from the wish for nodes until all have joined.
+spend on scheduling it. `join` is from the wish for nodes until all have joined; `ms a trial` is
+the search over its trials, start of processes included; `s a node more` is what embedding's start
+and the search take longer than with the fewest nodes, by each node that came on top.
 """
 
 import argparse
@@ -161,18 +163,27 @@ def measure(stage: Stage, nodes: int, folder: Path) -> dict[str, float]:
     return found
 
 
+def started_s(values: dict[str, float]) -> float:
+    """Seconds of what starts processes on every node."""
+    return values["embed_start_s"] + values["search_s"]
+
+
 def compare(counts: list[int]) -> None:
     """A table by number of nodes."""
     table = Table(title=f"A node: {BLOCKS} blocks of {BLOCK_ROWS} texts, {TRIALS} trials")
     columns = ("nodes", "join s", "embed start s", "ms a block", "search s", "ms a trial")
-    for column in columns:
+    for column in (*columns, "s a node more"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as name, open_stage(ROOT) as stage:
         folder = Path(name)
         write_encoder(folder)
-        for nodes in counts:
-            values = measure(stage, nodes, folder)
-            table.add_row(str(nodes), *(f"{value:.1f}" for value in values.values()))
+        found = {nodes: measure(stage, nodes, folder) for nodes in sorted(counts)}
+    fewest = min(counts)
+    for nodes, values in found.items():
+        more = "–"
+        if nodes > fewest:
+            more = f"{(started_s(values) - started_s(found[fewest])) / (nodes - fewest):.1f}"
+        table.add_row(str(nodes), *(f"{value:.1f}" for value in values.values()), more)
     Console(width=90).print(table)
 
 
