@@ -1,4 +1,4 @@
-"""The rehearsal: launch, submit a sweep, scale up and down, serve its model, tear down.
+"""The rehearsal: launch, submit a sweep and a training run, scale, serve a model, tear down.
 
 What a team does with a cluster, with the same commands, on this machine and in minutes: what would
 break there, breaks here.
