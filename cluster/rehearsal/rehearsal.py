@@ -211,12 +211,10 @@ class Rehearsal:
         del content["sweep"]
         config = cluster.folder / "train.yaml"
         config.write_text(yaml.safe_dump(content))
-        root = variables_of(storage)[STORAGE_VARIABLE]
-        arguments = [f"name={TRAINED}", "cluster.workers=2", f"storage={root}"]
-        self._submit(
-            *(cluster, "train", "jobs/train.py", "--config", str(config), *arguments),
-            options=[f"--working-dir={self.project}"],
-        )
+        command = ["jobs/train.py", "--config", str(config), f"name={TRAINED}", "cluster.workers=2"]
+        command.append(f"storage={variables_of(storage)[STORAGE_VARIABLE]}")
+        options = [f"--working-dir={self.project}"]
+        self._submit(cluster, "train", *command, options=options)
         found = _read_json(storage, f"runs/{TRAINED}/summary.json")
         self.summary["trained"] = found["models"]
         (model,) = found["models"]
