@@ -1,4 +1,8 @@
-"""The real service: `serve run` of a deployment file, in processes of its own."""
+"""The real service: `serve run` of a deployment file, in processes of its own, behind HAProxy.
+
+The ingress is the one that docs/serving.md measures. `python -m serve`, `serve deploy` and the
+rehearsal are tested behind Ray's own proxy.
+"""
 
 import os
 import signal
@@ -19,6 +23,12 @@ from cluster.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 150.0
+INGRESS = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Which the line above turns off; tests look for texts in the log.
+    "RAY_SERVE_LOG_TO_STDERR": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -37,11 +47,16 @@ class RunningService:
             if deployment in " ".join(_command(child)) and "ServeReplica" in _command(child)[0]
         ]
 
+    def proxies(self) -> list[psutil.Process]:
+        """Processes of HAProxy."""
+        below = self.process.children(recursive=True)
+        return [child for child in below if Path(_command(child)[0]).name == "haproxy"]
+
 
 @contextmanager
 def running_service(folder: Path, **args: Any) -> Iterator[RunningService]:
     """Start the service with these settings on a free port; it has answered /readyz."""
-    (port,) = free_ports(1)
+    port, statistics, metrics = free_ports(3)
     config = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": port},
@@ -52,11 +67,16 @@ def running_service(folder: Path, **args: Any) -> Iterator[RunningService]:
     path, log = folder / "config.yaml", folder / "service.log"
     path.write_text(yaml.safe_dump(config))
     command = [str(Path(sys.executable).parent / "serve"), "run", str(path)]
+    # HAProxy's own ports would be the same for every service of this machine.
+    ports = {
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+    }
     with log.open("wb") as file:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **INGRESS, **ports, "PYTHONPATH": str(ROOT)},
             stdout=file,
             stderr=subprocess.STDOUT,
         )

@@ -1,10 +1,11 @@
-"""`serve deploy serve/config.yaml` on a cluster that runs already, and once more with a change."""
+"""On a cluster that runs already: `serve deploy serve/config.yaml`, a change of it, `serve run`."""
 
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,16 @@ BIN = Path(sys.executable).parent
 WAIT_S = 120.0
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """Where a cluster of one node takes deployments, and drivers."""
+
+    dashboard: str
+    address: str
+
+
 @pytest.fixture
-def dashboard() -> Iterator[str]:
-    """The dashboard's URL of a cluster of one node."""
+def cluster() -> Iterator[Cluster]:
     port, gcs = free_ports(2)
     # Not below pytest's folder: a Unix socket's path has 107 characters at most.
     with tempfile.TemporaryDirectory(
@@ -42,7 +50,7 @@ def dashboard() -> Iterator[str]:
             wait_for(
                 lambda: "Ray runtime started" in Path(folder, "log").read_text(), limit_s=WAIT_S
             )
-            yield f"http://127.0.0.1:{port}"
+            yield Cluster(f"http://127.0.0.1:{port}", f"127.0.0.1:{gcs}")
         finally:
             family = below.children(recursive=True)
             stop_guarded(process)
@@ -50,7 +58,7 @@ def dashboard() -> Iterator[str]:
                 left.kill()
 
 
-def test_deploy_and_change(dashboard: str, tmp_path: Path) -> None:
+def test_deploy_change_and_run_beside(cluster: Cluster, tmp_path: Path) -> None:
     root, encoder = tmp_path / "store", write_encoder(tmp_path / "encoder")
     for seed, (name, language) in enumerate((("one", "xc"), ("two", "xd"))):
         publish(root, encoder, tmp_path / "scratch", name=name, seed=seed, target=language)
@@ -59,7 +67,7 @@ def test_deploy_and_change(dashboard: str, tmp_path: Path) -> None:
     config["http_options"]["port"] = port
     arguments = config["applications"][0]["args"]
     arguments |= {"model": ["one"], "storage": str(root)}
-    deploy(config, tmp_path, dashboard)
+    deploy(config, tmp_path, cluster)
     with Client(f"http://127.0.0.1:{port}") as client:
 
         def served() -> set[str]:
@@ -72,17 +80,27 @@ def test_deploy_and_change(dashboard: str, tmp_path: Path) -> None:
         wait_for(lambda: served() == {"one"}, limit_s=WAIT_S)
         assert client.classify(["a good film"], language="xc").model == "one"
         arguments["model"] = ["one", "two"]
-        deploy(config, tmp_path, dashboard)
+        deploy(config, tmp_path, cluster)
         wait_for(lambda: served() == {"one", "two"}, limit_s=WAIT_S)
         assert client.classify(["a good film"], language="xd").model == "two"
+    command = ["run", "serve.app:build", f"model={root}/models/one", "--non-blocking"]
+    command += ["--name", "beside", "--route-prefix", "/beside", "--address", cluster.address]
+    serve(*command)
+    beside = f"http://127.0.0.1:{port}/beside"
+    wait_for(lambda: httpx2.get(f"{beside}/readyz").is_success, limit_s=WAIT_S)
+    with Client(beside) as client:
+        assert client.classify(["a good film"], language="xc").model == "one"
 
 
-def deploy(config: dict[str, Any], folder: Path, dashboard: str) -> None:
+def deploy(config: dict[str, Any], folder: Path, cluster: Cluster) -> None:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config))
-    command = [str(BIN / "serve"), "deploy", str(path), "--address", dashboard]
+    serve("deploy", str(path), "--address", cluster.dashboard)
+
+
+def serve(*arguments: str) -> None:
     done = subprocess.run(
-        command,
+        [str(BIN / "serve"), *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
