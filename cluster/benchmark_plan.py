@@ -3,8 +3,9 @@
 Everything a cell's result depends on is in its digest, which names its manifest.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from cluster.benchmark_data import StudyRows
@@ -22,7 +23,15 @@ from langalign.outputs import digest_of
 from langalign.storage import Storage
 from langalign.trials import AlignerShape, TrialOptions
 
-__all__ = ["Group", "PlannedCell", "Stack", "left_by", "plan_groups", "translator_unit"]
+__all__ = [
+    "Group",
+    "PlannedCell",
+    "Stack",
+    "left_by",
+    "left_out",
+    "plan_groups",
+    "translator_unit",
+]
 
 
 @dataclass(frozen=True)
@@ -82,15 +91,21 @@ class Group:
         own = [self.own] if self.own else []
         return [*own, *(member for stack in self.stacks for member in stack.members)]
 
-    @property
+    @cached_property
     def weight(self) -> float:
         """About how long it takes, in units of its own: rows trained on, and pairs by kind."""
+        return self.work_of({member.digest for member in self.members})
+
+    def work_of(self, written: Collection[str]) -> float:
+        """The part of `weight` that is behind those of its cells whose digests are `written`."""
+        found = [member for member in self.members if member.digest in written]
+        if not found:
+            return 0.0
         tuned = sum(part.split.ids("train").size for part in self.tune.parts) if self.tune else 0
         work = 3.0 * tuned * (6 if self.before else 1)
-        for stack in self.stacks:
-            learned = [m for m in stack.members if m.cell.aligner in ("fc", "ae", "residual")]
-            work += sum((m.cell.pairs or 0) * 6.0 for m in learned)
-            work += sum(m.cell.rows * 0.3 for m in stack.members)
+        for cell in (member.cell for member in found if member is not self.own):
+            is_learned = cell.aligner in ("fc", "ae", "residual")
+            work += (cell.pairs or 0) * 6.0 * is_learned + cell.rows * 0.3
         return work
 
 
@@ -99,6 +114,35 @@ def plan_groups(
 ) -> list[Group]:
     """The groups of one study and seed."""
     return _Planner(config, rows, base, storage).groups()
+
+
+def left_out(config: BenchmarkConfig, rows: StudyRows) -> str:
+    """The methods of the grid that have no cell, or too few, with the reasons; empty if none."""
+    reasons: dict[str, list[str]] = {}
+    for cell in cells(rows.study, config.grid_of(rows.study), rows.seed):
+        methods = reasons.setdefault(_lack(config, rows, cell), [])
+        if cell.method not in methods:
+            methods.append(cell.method)
+    reasons.pop("", None)
+    return "; ".join(f"{', '.join(methods)}: {reason}" for reason, methods in reasons.items())
+
+
+def _lack(config: BenchmarkConfig, rows: StudyRows, cell: Cell) -> str:
+    """Why a cell of the grid cannot be made; empty if it can."""
+    if cell.method == "native":
+        # Labelled rows of the target language are as many as there are; the table has a gap.
+        if "native" not in rows.sets:
+            return "the study names no such rows"
+        count = rows.rows("native")
+        return "" if cell.rows <= count else f"sizes above the {count:,} rows that there are"
+    if cell.method == LOCAL and config.tune.rows == "none":
+        return "it is a tuned encoder, and tune.rows=none"
+    if cell.method in (*OF_PAIRS, "data-share") and not rows.has_labelled_pairs:
+        return "the pairs have no labels"
+    if cell.method == "omission" and config.tune.rows == "none":
+        # A head on plain English embeddings.
+        return "without step 1 it is the row english"
+    return ""
 
 
 class _Planner:
@@ -115,23 +159,13 @@ class _Planner:
         """Cells by encoder: the rows that step 1 trains on decide."""
         wanted = cells(self.rows.study, self.grid, self.rows.seed)
         alike: dict[tuple[str, tuple[TextPart, ...]], list[Cell]] = {}
-        for cell in filter(self._has_rows, wanted):
+        for cell in wanted:
+            if _lack(self.config, self.rows, cell):
+                continue
             # How step 1 goes about its rows; it is the same for all other methods.
             way = cell.method if cell.method in ("lora", "simcse") else "tune"
             alike.setdefault((way, self._tune_parts(cell)), []).append(cell)
         return [self._group(way, parts, found) for (way, parts), found in alike.items()]
-
-    def _has_rows(self, cell: Cell) -> bool:
-        if cell.method == "native":
-            # Labelled rows of the target language are as many as there are; the table has a gap.
-            return "native" in self.rows.sets and cell.rows <= self.rows.rows("native")
-        if cell.method == LOCAL and self.config.tune.rows == "none":
-            # Its row is a tuned encoder.
-            return False
-        if cell.method in (*OF_PAIRS, "data-share"):
-            return self.rows.has_labelled_pairs
-        # Without step 1 a head on plain English embeddings is the English-only row.
-        return cell.method != "omission" or self.config.tune.rows != "none"
 
     def _part(self, name: str, size: int) -> TextPart:
         return TextPart(
@@ -209,7 +243,7 @@ class _Planner:
     ) -> Stack:
         train = self._train_parts(members[0], size)
         sides = self._sides(pairs) if pairs else None
-        measured = self._sides(self.grid.fewest_pairs)
+        measured = self._sides(self.grid.measured)
         chooses_translated = sides is not None and self.rows.has_labelled_pairs
         held_out = sides[1] if sides and chooses_translated else train[0]
         direction: Direction = "reverse" if family == "rev-langalign" else "forward"

@@ -29,6 +29,7 @@ from langalign.config import (
     TaskConfig,
     TuneConfig,
 )
+from langalign.sizes import Sizes
 
 __all__ = [
     "LOCAL",
@@ -81,10 +82,11 @@ class StudyConfig(Section):
     native: str | None = Field(None, description="labelled target-language rows to train on")
     target: ColumnsConfig = ColumnsConfig()
     counterpart: CounterpartConfig = CounterpartConfig()
-    rows: list[int] | None = Field(None, min_length=1, description="in place of grid.rows")
-    pairs: list[int] | None = Field(None, min_length=1, description="in place of grid.pairs")
-    share_pairs: list[int] | None = Field(None, description="in place of grid.share_pairs")
-    local_pairs: list[int] | None = Field(None, description="in place of grid.local_pairs")
+    rows: Sizes | None = Field(None, min_length=1, description="in place of grid.rows")
+    pairs: Sizes | None = Field(None, min_length=1, description="in place of grid.pairs")
+    share_pairs: Sizes | None = Field(None, description="in place of grid.share_pairs")
+    local_pairs: Sizes | None = Field(None, description="in place of grid.local_pairs")
+    measured_pairs: int | None = Field(None, gt=0, description="in place of grid.measured_pairs")
 
     def spec(self, role: str, data: str | None) -> str | None:
         """Where the rows of a role lie: a local path is relative to `data`."""
@@ -110,19 +112,24 @@ class GridConfig(Section):
     share_aligners: list[AlignerKind] = Field(
         ["fc", "ae"], description="kinds of the data-share row"
     )
-    rows: list[int] = Field(
-        [1000, 2000, 5000, 10000], min_length=1, description="task rows of steps 1 and 3"
+    rows: Sizes = Field(
+        [1000, 2000, 5000, 10000],
+        min_length=1,
+        description="task rows of steps 1 and 3: a list, or {from, to, step}",
     )
     tune_rows: int | None = Field(
         None, gt=1, description="task rows of step 1 alone; unset: as many as step 3 has"
     )
-    pairs: list[int] = Field([500, 2000], min_length=1, description="translated pairs of step 2")
-    share_pairs: list[int] = Field([2000], description="pairs of the data-share row")
-    local_pairs: list[int] = Field(
+    pairs: Sizes = Field([500, 2000], min_length=1, description="translated pairs of step 2")
+    share_pairs: Sizes = Field([2000], description="pairs of the data-share row")
+    local_pairs: Sizes = Field(
         [2000], description="translated pairs that local translators are trained on"
     )
-    translated_rows: list[int] | None = Field(
+    translated_rows: Sizes | None = Field(
         None, description="sizes of rows made of translations; unset: sizes up to the most pairs"
+    )
+    measured_pairs: int | None = Field(
+        None, gt=0, description="alignment is measured on held-out ones of so many; unset: fewest"
     )
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="seeds; each draws its own rows")
     test_rows: int = Field(2000, gt=0, description="test rows at most (section 3.3)")
@@ -138,9 +145,10 @@ class GridConfig(Section):
                 raise ValueError(f"grid.{name}={values} names a value twice; drop one of them")
             if name != "seeds" and any(value < 10 for value in values):
                 raise ValueError(f"grid.{name}={values}: give sizes of 10 or more")
-        if self.fewest_pairs * self.validation_fraction < FEWEST_HELD_OUT:
+        fewest = min(self.fewest_pairs, self.measured)
+        if fewest * self.validation_fraction < FEWEST_HELD_OUT:
             raise ValueError(
-                f"grid.pairs={self.pairs}: of {self.fewest_pairs} pairs too few are held out to "
+                f"grid.pairs={self.pairs}: of {fewest} pairs too few are held out to choose and to "
                 f"measure alignment on ({FEWEST_HELD_OUT}); give larger sizes"
             )
         if "none" in [*self.aligners, *self.reverse_aligners, *self.share_aligners]:
@@ -151,13 +159,25 @@ class GridConfig(Section):
     def most_pairs(self) -> int:
         """Pairs that are read: as many as any cell takes."""
         local = self.local_pairs if LOCAL in self.methods else []
-        share = self.share_pairs if "data-share" in self.methods else []
-        return max([*self.pairs, *share, *local, *(self.translated_rows or [])])
+        others = [*local, *(self.translated_rows or []), self.measured]
+        return max([*self._aligned_pairs, *others])
 
     @property
     def fewest_pairs(self) -> int:
-        """Pairs whose held-out rows are held out in every cell: alignment is measured on those."""
-        return min([*self.pairs, *self.share_pairs])
+        """The fewest that an aligner is trained on."""
+        return min(self._aligned_pairs)
+
+    @property
+    def measured(self) -> int:
+        """Pairs on whose held-out rows alignment is measured in every cell.
+
+        No aligner is trained on those rows, be it of fewer pairs or of more (see `Subset`).
+        """
+        return self.measured_pairs or self.fewest_pairs
+
+    @property
+    def _aligned_pairs(self) -> list[int]:
+        return [*self.pairs, *(self.share_pairs if "data-share" in self.methods else [])]
 
     def sizes_of(self, method: RowName) -> list[int]:
         """Task rows of a method's cells, ascending."""
@@ -207,7 +227,7 @@ class BenchmarkConfig(Section):
 
     def grid_of(self, study: StudyConfig) -> GridConfig:
         """The grid with the study's own sizes."""
-        sizes = {"rows", "pairs", "share_pairs", "local_pairs"}
+        sizes = {"rows", "pairs", "share_pairs", "local_pairs", "measured_pairs"}
         own = study.model_dump(include=sizes, exclude_none=True)
         return GridConfig.model_validate({**self.grid.model_dump(), **own})
 

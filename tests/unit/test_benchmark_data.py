@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cluster.benchmark_data import StudyRows, Subset, prepare_study
-from cluster.benchmark_plan import Group, plan_groups, translator_unit
+from cluster.benchmark_plan import Group, left_out, plan_groups, translator_unit
 from cluster.embed import EncoderRule
 from cluster.texts import read_texts
 from langalign.benchmarkgrid import LOCAL, BenchmarkConfig, RowName
@@ -48,7 +48,7 @@ def paper(folder: Path, study: str) -> BenchmarkConfig:
     """The paper's preset for one study, its sources replaced by small ones of the same schema."""
     made = load_config(BenchmarkConfig, CONFIGS / "benchmark-paper.yaml")
     (found,) = [s for s in made.studies if s.name == study]
-    values = found.model_dump(exclude_none=True)
+    values = found.model_dump(exclude_none=True, exclude={"rows"})
     for role in ("train", "test", "native"):
         values[role] = write_source(folder / role, values[role])
     columns = ["source", "target"]
@@ -196,6 +196,64 @@ def test_a_digest_covers_what_a_result_depends_on(tmp_path: Path) -> None:
     assert digests(aligners=["fc"]) < every
     assert not digests(methods=["english"], test_rows=39) & every
     assert len(every) == sum(len(g.members) for g in demo(storage)[1])
+
+
+def test_smaller_numbers_of_pairs_add_to_the_cells_that_are_there(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+
+    def digests(pairs: list[int], **grid: Any) -> set[str]:
+        return {m.digest for g in demo(storage, pairs=pairs, **grid)[1] for m in g.members}
+
+    fixed: dict[str, Any] = {"share_pairs": [160], "measured_pairs": 100}
+    before = digests([160], **fixed)
+    assert before < digests([80, 160], **fixed)
+    # Without the key alignment is measured on other rows.
+    assert not before <= digests([80, 160], share_pairs=[160])
+
+
+def test_no_aligner_is_trained_on_rows_that_alignment_is_measured_on(tmp_path: Path) -> None:
+    _, groups = demo(Storage(str(tmp_path)), pairs=[80, 120, 160], measured_pairs=120)
+    stacks = [stack for group in groups for stack in group.stacks if stack.pairs]
+    assert {len(s.pairs[0].split.ids("all")) for s in stacks if s.pairs} == {80, 120, 160}
+    for stack in stacks:
+        measured = set(stack.measured[0].split.ids("held_out"))
+        assert len(measured) == 12
+        trained = [*(stack.pairs or ()), *(p for p in stack.train if p.texts.name == "source")]
+        assert not any(measured & set(part.split.ids("train")) for part in trained)
+
+
+def test_rows_that_are_left_out_have_their_reason(tmp_path: Path) -> None:
+    config = paper(tmp_path, "sa-ko")
+    storage = Storage(str(tmp_path / "store"))
+    grid = config.grid.model_copy(update={"rows": [60, 5000]})
+    larger = config.model_copy(update={"grid": grid})
+    rows = prepare_study(larger, larger.studies[0], 0, storage)
+    assert left_out(config, rows) == ""
+    assert left_out(larger, rows) == "native: sizes above the 120 rows that there are"
+    unlabelled = replace(rows, has_labelled_pairs=False)
+    assert left_out(config, unlabelled) == (
+        "translated, data-share, lora, simcse: the pairs have no labels"
+    )
+    without = {name: texts for name, texts in rows.sets.items() if name != "native"}
+    assert left_out(config, replace(rows, sets=without)) == "native: the study names no such rows"
+    plain = config.model_copy(update={"tune": config.tune.model_copy(update={"rows": "none"})})
+    assert left_out(plain, rows) == (
+        "translated-local: it is a tuned encoder, and tune.rows=none; "
+        "omission: without step 1 it is the row english"
+    )
+
+
+def test_the_work_of_a_group_is_that_of_its_cells_and_of_step_1(tmp_path: Path) -> None:
+    _, groups = demo(Storage(str(tmp_path)), methods=["english", "langalign"], rows=[60])
+    (group,) = groups
+    assert group.own is not None
+    assert group.work_of(set()) == 0
+    # Step 1 on 54 rows.
+    assert group.work_of({group.own.digest}) == pytest.approx(3 * 54)
+    digests = [member.digest for member in group.members]
+    so_far = [group.work_of(set(digests[:count])) for count in range(len(digests) + 1)]
+    assert so_far == sorted(set(so_far)), "each cell adds to it"
+    assert so_far[-1] == group.weight
 
 
 def test_simcse_and_lora_come_before_the_head_that_is_scored(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The grid: which cells there are, and which configs are refused."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,48 @@ def test_translated_sizes_may_be_named() -> None:
     assert config(translated_rows=[5000]).grid.most_pairs == 5000
 
 
+def test_a_range_gives_every_size_of_it() -> None:
+    steps = {"from": 1000, "to": 5000, "step": 1000}
+    made = config(rows=steps, pairs={"from": 500, "to": 500, "step": 1})
+    assert made.grid.rows == [1000, 2000, 3000, 4000, 5000]
+    assert made.grid.pairs == [500]
+    own = BenchmarkConfig.model_validate({"studies": [{**STUDY, "rows": steps}]})
+    assert own.grid_of(own.studies[0]).rows == made.grid.rows
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"to": 5500},
+        {"to": 500},
+        {"step": 0},
+        {"step": -1000},
+        {"from": 1.5},
+        {"by": 10},
+        {"to": ""},
+    ],
+)
+def test_a_range_that_is_none_is_one_clear_error(changed: dict[str, Any]) -> None:
+    steps = {"from": 1000, "to": 5000, "step": 1000} | changed
+    override = f"grid.rows={json.dumps(steps)}"
+    with pytest.raises(ConfigError, match=r"grid\.rows=.*as \{from: 1000, to: 50000, step: 1000\}"):
+        load_config(BenchmarkConfig, CONFIGS / "benchmark-demo.yaml", [override])
+
+
+def test_alignment_is_measured_on_the_fewest_pairs_of_any_row_that_is_asked_for() -> None:
+    assert config(pairs=[300, 900], share_pairs=[200]).grid.measured == 200
+    methods = ["english", "langalign"]
+    assert config(pairs=[300, 900], share_pairs=[200], methods=methods).grid.measured == 300
+    assert config(pairs=[300, 900], measured_pairs=400).grid.measured == 400
+    # More than any row takes: they are read all the same.
+    assert config(pairs=[300], methods=methods, measured_pairs=400).grid.most_pairs == 400
+
+
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
+        ({"measured_pairs": 40}, "too few are held out"),
+        ({"pairs": [40], "measured_pairs": 400}, "too few are held out"),
         ({"rows": [100, 100]}, "twice"),
         ({"rows": [5]}, "10 or more"),
         ({"pairs": [40]}, "too few are held out"),
