@@ -1,14 +1,14 @@
 """The benchmark: a grid of cells over the cluster, then tables, figures and a page from them.
 
-Rows are prepared and the base encoder is stored once; then every group (one tuned encoder with all
-its cells) is a Ray task, the longest first. Run again, cells that are there are not made again;
-failed ones are tried again.
+Rows are prepared and the base encoder is stored once, local translators are trained; then every
+group (one tuned encoder with all its cells) is a Ray task, the longest first. Run again, cells that
+are there are not made again; failed ones are tried again.
 """
 
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -18,24 +18,20 @@ from rich.console import Console
 from cluster import encoders
 from cluster.benchmark_data import StudyRows, prepare_study
 from cluster.benchmark_group import run_group
-from cluster.benchmark_plan import Group, plan_groups, translator_unit
+from cluster.benchmark_local import LocalRows
+from cluster.benchmark_plan import Group, left_out, plan_groups
 from cluster.connection import Connection
 from cluster.display import Display
-from cluster.embed import EncoderRule, TextSet
-from cluster.local_translation import (
-    TranslatorUnit,
-    translate_rows,
-    translated_set,
-    translation_steps,
-)
+from cluster.embed import EncoderRule
 from cluster.monitor import Progress, watching
+from cluster.pace import Pace
 from cluster.prepare import DEMO
-from cluster.train import run_units
+from cluster.session import crash_reason
 from langalign.benchmarkcells import ResultSet
 from langalign.benchmarkgrid import LOCAL, BenchmarkConfig, StudyConfig
 from langalign.benchmarkreport import main_tables, write_benchmark_report
 from langalign.benchmarkresult import CellResult, CellStore
-from langalign.errors import LangAlignError, TrainingError
+from langalign.errors import TrainingError
 from langalign.report import dump_json
 from langalign.storage import Storage
 from langalign.texttables import TextTable
@@ -54,7 +50,10 @@ class Benchmark:
         self.display = Display(console)
         self.folder = f"runs/{config.name}/benchmark"
         self.store = CellStore(storage, self.folder)
+        self.summary_key = f"{self.folder}/summary.json"
         self._ray = Connection(config.cluster.address, storage, self.display)
+        self.left_out: dict[str, str] = {}
+        self.made, self.cores = 0, 0.0
         self.tables: list[TextTable] = []
         self.written: list[str] = []
 
@@ -76,20 +75,29 @@ class Benchmark:
                 if results
                 else "the grid has no cell; name rows for grid.methods, or other methods"
             )
+        runs = self._runs(time.monotonic() - start)
         facts = {
             "seeds": ", ".join(map(str, self.config.grid.seeds)),
             "encoder": self.config.encoder.name,
             "command": shlex.join(["python", *sys.argv]),
+            **({"time": _times(runs, sum(r.is_done for r in results))} if runs else {}),
+            **{f"rows left out, {study}": why for study, why in self.left_out.items()},
         }
         self.tables = main_tables(self.config, ResultSet.of(results))
-        summary = self._summary(results, time.monotonic() - start)
+        summary = {**self._summary(results, time.monotonic() - start), "runs": runs}
         with self.display.step("report") as line:
             keys = write_benchmark_report(self.store, self.config, results, facts)
-            key = f"{self.folder}/summary.json"
-            self.storage.write_bytes(key, dump_json(summary, indent=2).encode())
-            self.written = [self.storage.uri(name) for name in [*keys, key]]
+            self.storage.write_bytes(self.summary_key, dump_json(summary, indent=2).encode())
+            self.written = [self.storage.uri(name) for name in [*keys, self.summary_key]]
             line.say(f"{len(results)} cells, {summary['cells']['failed']} of them failed")
         return summary
+
+    def _runs(self, seconds: float) -> list[dict[str, float]]:
+        """What the runs that made cells took, in order; of one that is stopped nothing is known."""
+        is_first = not self.storage.exists(self.summary_key)
+        before = [] if is_first else self.storage.read_json(self.summary_key).get("runs", [])
+        own = {"cells": self.made, "seconds": round(seconds, 3), "cores": self.cores}
+        return [*before, own] if self.made else before
 
     def _groups(self) -> list[Group]:
         """Prepare the rows of every study and seed, and plan."""
@@ -103,70 +111,14 @@ class Benchmark:
                 prepared.append(prepare_study(self.config, study, seed, self.storage))
             line.say(f"{len(bases)} studies, {len(seeds)} seeds")
         if LOCAL in self.config.grid.methods and self.config.tune.rows != "none":
-            prepared = self._translated(prepared, bases)
+            prepared = LocalRows(self.config, self._ray).added_to(prepared, bases)
         groups: list[Group] = []
         for rows in prepared:
             groups += plan_groups(self.config, rows, bases[rows.study.name], self.storage)
+            # Seeds are alike but for repeats among the native rows that they draw.
+            if why := left_out(self.config, rows):
+                self.left_out.setdefault(rows.study.name, why)
         return groups
-
-    def _translated(
-        self, prepared: list[StudyRows], bases: Mapping[str, EncoderRule]
-    ) -> list[StudyRows]:
-        """Train the local translators by Ray Train, and let them translate the English rows.
-
-        What ends one on purpose is the reason of its cells; the others go on.
-        """
-        units = [
-            {
-                pairs: translator_unit(self.config, rows, bases[rows.study.name], pairs)
-                for pairs in self.config.grid_of(rows.study).local_pairs
-            }
-            for rows in prepared
-        ]
-        if not all(unit.output(self.storage).is_done() for by in units for unit in by.values()):
-            self._ray.connect()
-        with self.display.step("local") as line:
-            found = [self._with_local(*each) for each in zip(prepared, units, strict=True)]
-            line.say(f"{sum(map(len, units))} translators")
-        return found
-
-    def _with_local(self, rows: StudyRows, units: Mapping[int, TranslatorUnit]) -> StudyRows:
-        """The rows of a study and seed with those that local translators make of the English."""
-        sets, made_by, blocked = dict(rows.sets), dict(rows.made_by), dict(rows.blocked)
-        for pairs, unit in units.items():
-            texts, language = rows.sets["train"], rows.study.target_language
-            made = translated_set(unit, texts, self.storage, language)
-            sets[f"local-{pairs}"] = made
-            made_by[made.name] = translation_steps(unit, texts, self.storage)
-            try:
-                self._translate(unit, texts)
-            except LangAlignError as error:
-                blocked[made.name] = str(error)
-        return replace(rows, sets=sets, made_by=made_by, blocked=blocked)
-
-    def _translate(self, unit: TranslatorUnit, texts: TextSet) -> None:
-        cluster = self.config.cluster
-        if not unit.output(self.storage).is_done():
-            self._ray.connect()
-            run_units(
-                [unit],
-                self.storage,
-                run=self.config.name,
-                monitor=self._ray.monitor,
-                show=self.display.show,
-                gpus_per_worker=cluster.gpus_per_group,
-                cpus_per_worker=cluster.cpus_per_group,
-                max_failures=cluster.max_failures,
-            )
-        translate_rows(
-            unit,
-            texts,
-            self.storage,
-            connect=self._ray.connect,
-            gpus_per_actor=cluster.gpus_per_group,
-            cpus_per_actor=cluster.cpus_per_group,
-            on_shard=lambda done, total: self.display.show(Progress("shards", done, total, "")),
-        )
 
     def _base_encoder(self, study: StudyConfig) -> EncoderRule:
         options = self.config.encoder
@@ -202,8 +154,11 @@ class Benchmark:
             self._ray.connect()
         with self.display.step("cells") as line:
             if left:
-                self._run(left, total=len(members))
+                before = len(found)
+                self._run(left, self.store.digests() - set(found), total=len(members))
+                self.cores = ray.cluster_resources().get("CPU", 0.0)
                 found = self.store.done(digests)
+                self.made = len(found) - before
                 line.say(f"{len(found)} of {len(members)} cells")
             else:
                 line.found(f"{len(members)} cells")
@@ -212,7 +167,8 @@ class Benchmark:
         # By content a cell may be another study's of the same rows, and keeps that one's name.
         return [replace(found[member.digest], cell=member.cell) for member in members]
 
-    def _run(self, groups: list[Group], *, total: int) -> None:
+    def _run(self, groups: list[Group], old: Set[str], *, total: int) -> None:
+        """Fill in groups; of `total` cells `old` are failures of earlier runs, tried again."""
         cluster = self.config.cluster
         task = ray.remote(
             num_cpus=cluster.cpus_per_group,
@@ -222,23 +178,29 @@ class Benchmark:
         # The longest first, so that none is begun when all others are at their end.
         groups = sorted(groups, key=lambda group: -group.weight)
         pending = {task.remote(group, self.store, self._ray.monitor): group for group in groups}
-        pace = _Pace([group.weight for group in groups])
+        pace = Pace(self._left(groups, old)[1])
         while pending:
             ended, _ = ray.wait(list(pending), timeout=POLL_S)
             for reference in ended:
                 group = pending.pop(reference)
-                pace.end(group.weight)
                 try:
                     ray.get(reference)
                 except ray.exceptions.RayError as error:
                     self._lost(group, error)
-            open_cells = sum(len(group.members) for group in pending.values())
-            self.display.show(Progress("cells", total - open_cells, total, pace.text()))
+            cells, work = self._left(pending.values(), old)
+            self.display.show(Progress("cells", total - cells, total, pace.text(work)))
+
+    def _left(self, groups: Iterable[Group], old: Set[str]) -> tuple[int, float]:
+        """Cells that groups have still to write, beside `old` ones, and the work behind them."""
+        written, cells, work = self.store.digests() - old, 0, 0.0
+        for group in groups:
+            cells += sum(member.digest not in written for member in group.members)
+            work += group.weight - group.work_of(written)
+        return cells, work
 
     def _lost(self, group: Group, error: Exception) -> None:
         """Write a crash, whatever its cause, as the reason of the cells that it leaves open."""
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}"
+        reason = crash_reason(error)
         found = self.store.done(member.digest for member in group.members)
         for member in group.members:
             if member.digest not in found:
@@ -261,24 +223,12 @@ class Benchmark:
         }
 
 
-class _Pace:
-    """How long the rest will take, from the work that is done."""
-
-    def __init__(self, weights: Sequence[float]) -> None:
-        self.total = sum(weights)
-        self.ended = 0.0
-        self.start = time.monotonic()
-
-    def end(self, weight: float) -> None:
-        """A group has ended."""
-        self.ended += weight
-
-    def text(self) -> str:
-        """Seconds that are left; nothing before the first group has ended."""
-        if not self.ended:
-            return ""
-        passed = time.monotonic() - self.start
-        return f"about {passed * (self.total - self.ended) / self.ended:.0f} s left"
+def _times(runs: Sequence[Mapping[str, float]], cells: int) -> str:
+    """What runs took, of `cells` with a score in all."""
+    parts = [f"{r['cells']:,} cells in {r['seconds']:,.0f} s on {r['cores']:g} cores" for r in runs]
+    if sum(run["cells"] for run in runs) < cells:
+        parts.append("the others in runs that were stopped")
+    return "; ".join(parts)
 
 
 def _row(result: CellResult) -> Mapping[str, Any]:

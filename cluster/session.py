@@ -22,7 +22,14 @@ from cluster.display import Display
 from langalign.errors import ClusterError, ConfigError, LangAlignError, StorageError
 from langalign.storage import STORAGE_VARIABLE, Storage
 
-__all__ = ["check_nodes", "checked_session", "probe_storage", "session", "without_ray_wrapping"]
+__all__ = [
+    "check_nodes",
+    "checked_session",
+    "crash_reason",
+    "probe_storage",
+    "session",
+    "without_ray_wrapping",
+]
 
 # Endpoints and regions are not secrets, and every node needs the same ones.
 CARRIED_VARIABLES = (
@@ -156,6 +163,12 @@ def without_ray_wrapping() -> Iterator[None]:
                 raise inner from None
             cause = inner
         raise
+
+
+def crash_reason(error: Exception) -> str:
+    """What ended a task, in a line: Ray's error by name and the last line that it gives."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}"
 
 
 def probe_storage(storage: Storage, key: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 from cluster.benchmark import Benchmark
 from jobs import benchmark
 from langalign.benchmarkgrid import BenchmarkConfig
+from langalign.benchmarkresult import CellResult
 from langalign.configfile import describe_keys, load_config
 from langalign.errors import ConfigError
 from langalign.storage import Storage
@@ -132,6 +134,32 @@ def test_it_ends_with_the_findings_and_the_main_scores(
     for row in scores["rows"]:
         (printed,) = [each for each in shown if f"│ {row[0]} " in each and f" {row[2]} " in each]
         assert all(value in printed for value in row)
+
+
+def test_the_report_says_what_the_runs_took_that_made_cells(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = iter([len(results()) - 4, 3, 0])
+
+    def cells(self: Benchmark, _: Any) -> list[CellResult]:
+        self.made, self.cores = next(made), 2.0
+        return results()
+
+    monkeypatch.setattr(Benchmark, "_groups", lambda _: [])
+    monkeypatch.setattr(Benchmark, "_cells", cells)
+    config = load_config(BenchmarkConfig, None, ["name=x", f"studies=[{STUDY}]"])
+    storage = Storage(str(tmp_path))
+    for _ in range(3):
+        Benchmark(config, storage, Console(file=io.StringIO())).run()
+    runs = storage.read_json("runs/x/benchmark/summary.json")["runs"]
+    assert [(run["cells"], run["cores"]) for run in runs] == [(len(results()) - 4, 2), (3, 2)]
+    (line,) = [
+        line
+        for line in storage.read_bytes("runs/x/benchmark/report.md").decode().splitlines()
+        if line.startswith("| time |")
+    ]
+    times = r"\d+ cells in \d+ s on 2 cores; 3 cells in \d+ s on 2 cores"
+    assert re.search(rf" {times}; the others in runs that were stopped ", line)
 
 
 @pytest.mark.usefixtures("measured")
