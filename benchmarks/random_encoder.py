@@ -8,11 +8,22 @@ from transformers import PreTrainedTokenizerBase, XLMRobertaConfig
 from langalign.counterpart import unpaired_texts
 from langalign.pretraining import fast_tokenizer, train_tokenizer
 
-__all__ = ["MAX_LENGTH", "SHAPES", "make_config", "make_tokenizer", "sentences"]
+__all__ = [
+    "MAX_LENGTH",
+    "SHAPES",
+    "make_config",
+    "make_tokenizer",
+    "sentences",
+    "sentences_as_long_as_real_ones",
+]
 
 MAX_LENGTH = 128
 # Layers, width, heads: the demo's encoder, and XLM-R base but for its vocabulary.
 SHAPES = {"tiny": (3, 128, 4), "base": (12, 768, 12)}
+# Words of the 872 sentences of SST-2's validation set (film reviews): such a share has at most so
+# many.
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+WORDS = (2, 9, 11, 14, 16, 19, 21, 24, 27, 32, 34, 42, 47)
 
 
 def sentences(rows: int) -> list[str]:
@@ -22,6 +33,17 @@ def sentences(rows: int) -> list[str]:
     counts = np.clip(generator.geometric(0.5, size=rows), 1, 6)
     picks = generator.integers(0, len(pool), size=(rows, 6))
     return [" ".join(pool[i] for i in row[:n]) for row, n in zip(picks, counts, strict=True)]
+
+
+def sentences_as_long_as_real_ones(rows: int) -> list[str]:
+    """Words of generated reviews, as many in each text as real sentences have."""
+    generator = np.random.default_rng(0)
+    words = " ".join(unpaired_texts(20_000, 0, "en")).split()
+    counts = np.rint(np.interp(generator.random(rows), SHARES, WORDS)).astype(int)
+    starts = generator.integers(0, len(words) - max(WORDS), size=rows)
+    return [
+        " ".join(words[start : start + count]) for start, count in zip(starts, counts, strict=True)
+    ]
 
 
 def make_tokenizer() -> PreTrainedTokenizerBase:

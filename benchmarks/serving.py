@@ -9,8 +9,9 @@ Peers are FastAPI and uvicorn around a transformers text-classification pipeline
 sentence-transformers, which gives embeddings only (infinity-emb does not install beside these
 versions). All take one sentence a request, over keep-alive connections from a process of its own;
 the service and the pipeline must give the same probabilities, and the largest difference is shown.
-The model is one that a pipeline can hold too: first-token pooling, no aligner. Server and load
-share the machine's cores.
+The model is one that a pipeline can hold too: first-token pooling, no aligner. Sentences have the
+lengths of SST-2's. Server and load share the machine's cores. (Named serving.py, because a script
+serve.py would hide the package `serve` from Python.)
 
 Closed loop: each of 1, 8, 32, 128 connections asks again as soon as it is answered, and where it is
 refused (503) after the seconds of Retry-After; latencies are those of answers. Open loop: Poisson
@@ -30,7 +31,7 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import torch
-from random_encoder import SHAPES, sentences
+from random_encoder import SHAPES, sentences_as_long_as_real_ones
 from rich.console import Console
 from rich.table import Table
 from serving_load import Measured, run_load
@@ -109,7 +110,7 @@ def report(rows: list[Measured], notes: list[str]) -> None:
 def main() -> None:
     """Measure all servers and print the table."""
     arguments = _parse()
-    texts = sentences(2_000)
+    texts = sentences_as_long_as_real_ones(2_000)
     rows: list[Measured] = []
     notes: list[str] = []
     vectors: dict[str, np.ndarray] = {}
