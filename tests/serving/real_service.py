@@ -110,7 +110,8 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(20)
-    _, alive = psutil.wait_procs(family, timeout=10)
+    # HAProxy outlives the actor that started it.
+    _, alive = psutil.wait_procs(family, timeout=5)
     for left in alive:
         left.kill()
 

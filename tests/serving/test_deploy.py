@@ -60,13 +60,14 @@ def cluster() -> Iterator[Cluster]:
 
 def test_deploy_change_and_run_beside(cluster: Cluster, tmp_path: Path) -> None:
     root, encoder = tmp_path / "store", write_encoder(tmp_path / "encoder")
-    for seed, (name, language) in enumerate((("one", "xc"), ("two", "xd"))):
+    for seed, (name, language) in enumerate((("demo", "xc"), ("two", "xd"))):
         publish(root, encoder, tmp_path / "scratch", name=name, seed=seed, target=language)
     config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
     (port,) = free_ports(1)
     config["http_options"]["port"] = port
     arguments = config["applications"][0]["args"]
-    arguments |= {"model": ["one"], "storage": str(root)}
+    # No model named: the demo's, which is there.
+    arguments["storage"] = str(root)
     deploy(config, tmp_path, cluster)
     with Client(f"http://127.0.0.1:{port}") as client:
 
@@ -77,19 +78,19 @@ def test_deploy_change_and_run_beside(cluster: Cluster, tmp_path: Path) -> None:
                 return set()
             return {card.name for card in client.models()} if answer.is_success else set()
 
-        wait_for(lambda: served() == {"one"}, limit_s=WAIT_S)
-        assert client.classify(["a good film"], language="xc").model == "one"
-        arguments["model"] = ["one", "two"]
+        wait_for(lambda: served() == {"demo"}, limit_s=WAIT_S)
+        assert client.classify(["a good film"], language="xc").model == "demo"
+        arguments["model"] = ["demo", "two"]
         deploy(config, tmp_path, cluster)
-        wait_for(lambda: served() == {"one", "two"}, limit_s=WAIT_S)
+        wait_for(lambda: served() == {"demo", "two"}, limit_s=WAIT_S)
         assert client.classify(["a good film"], language="xd").model == "two"
-    command = ["run", "serve.app:build", f"model={root}/models/one", "--non-blocking"]
+    command = ["run", "serve.app:build", f"model={root}/models/demo", "--non-blocking"]
     command += ["--name", "beside", "--route-prefix", "/beside", "--address", cluster.address]
     serve(*command)
     beside = f"http://127.0.0.1:{port}/beside"
     wait_for(lambda: httpx2.get(f"{beside}/readyz").is_success, limit_s=WAIT_S)
     with Client(beside) as client:
-        assert client.classify(["a good film"], language="xc").model == "one"
+        assert client.classify(["a good film"], language="xc").model == "demo"
 
 
 def deploy(config: dict[str, Any], folder: Path, cluster: Cluster) -> None:

@@ -1,4 +1,7 @@
-"""The web page in a real browser: phone and desktop, light and dark, by keyboard alone."""
+"""The web page in a real browser: phone and desktop, light and dark, by keyboard alone.
+
+Screenshots stay in pytest's folder, which `--basetemp=FOLDER` names.
+"""
 
 import asyncio
 import threading
