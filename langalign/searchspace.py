@@ -1,4 +1,4 @@
-"""What a sweep searches: ranges of pipeline keys, and how Optuna draws a trial from them.
+"""What a sweep searches: domains of pipeline keys, and how Optuna draws a trial from them.
 
 Parameters are conditional on the aligner's kind: a depth, width or dropout is drawn only for kinds
 that have one (Listings 1 and 2), and where `kinds` names some, only for those.
@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from langalign.aligners import LEARNED_KINDS, deepest
 from langalign.config import AlignerConfig, AlignerKind, PipelineConfig, Section
+from langalign.searchdomains import FloatDomain, IntDomain
 
 __all__ = [
     "SearchConfig",
@@ -45,68 +46,31 @@ _KEYS = {
 class Asker(Protocol):
     """The part of an Optuna trial that draws values."""
 
-    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
 
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
-class _Conditional(Section):
-    kinds: list[AlignerKind] | None = Field(
-        None, description="only for these aligner kinds; unset: all that have it"
-    )
-
-
-class IntRange(_Conditional):
-    """Whole numbers, both ends included."""
-
-    low: int = Field(..., ge=1, description="smallest value")
-    high: int = Field(..., ge=1, description="largest value")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low={self.low} is over high={self.high}; swap them")
-        return self
-
-
-class FloatRange(_Conditional):
-    """Numbers between two ends; `log` draws the exponent evenly."""
-
-    low: float = Field(..., ge=0, description="smallest value")
-    high: float = Field(..., ge=0, description="largest value")
-    log: bool = Field(False, description="draw the logarithm evenly")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low={self.low} is over high={self.high}; swap them")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low={self.low} has no logarithm; raise it or set log=false")
-        return self
-
-
 class SpaceConfig(Section):
     """The searched parameters; one that is unset keeps the value of its section."""
 
     kind: list[AlignerKind] | None = Field(_KINDS, description="aligner kinds to try")
-    depth: IntRange | None = Field(
-        IntRange(low=2, high=8), description="{low, high}: layers (fc) or halvings (ae)"
+    depth: IntDomain | None = Field(
+        IntDomain(low=2, high=8), description="layers (fc) or halvings (ae)"
     )
-    dropout: FloatRange | None = Field(
-        FloatRange(low=0.0, high=0.6), description="{low, high}: kinds with dropout only"
+    dropout: FloatDomain | None = Field(
+        FloatDomain(low=0.0, high=0.6), description="kinds with dropout only"
     )
-    learning_rate: FloatRange | None = Field(
-        FloatRange(low=1e-5, high=1e-2, log=True), description="{low, high, log}: of the aligner"
+    learning_rate: FloatDomain | None = Field(
+        FloatDomain(low=1e-5, high=1e-2, log=True), description="of the aligner"
     )
-    hidden: list[int] | None = Field(None, min_length=1, description="widest hidden layers to try")
-    batch_size: list[int] | None = Field(None, min_length=1, description="pairs a step to try")
-    weight_decay: FloatRange | None = Field(None, description="{low, high, log}: of the aligner")
-    identity_weight: FloatRange | None = Field(
-        None, description="{low, high, log}: weight of identity pairs"
-    )
-    head_learning_rate: FloatRange | None = Field(None, description="{low, high, log}: of the head")
+    hidden: IntDomain | None = Field(None, description="widest hidden layer")
+    batch_size: IntDomain | None = Field(None, description="pairs a step")
+    weight_decay: FloatDomain | None = Field(None, description="of the aligner")
+    identity_weight: FloatDomain | None = Field(None, description="weight of identity pairs")
+    head_learning_rate: FloatDomain | None = Field(None, description="of the head")
     pooling: list[Literal["cls", "mean"]] | None = Field(
         None, description="poolings to try; each is embedded once"
     )
@@ -169,24 +133,44 @@ class SweepConfig(PipelineConfig):
             raise ValueError(f"stop_after={self.stop_after} is for jobs/train.py; leave it unset")
         for kind in self.space.kind or [self.aligner.kind]:
             for name in _KEYS:
-                self._check_ends(name, kind)
+                self._check_values(name, kind)
+            self._check_depths(kind)
         return self
 
-    def _check_ends(self, name: str, kind: AlignerKind) -> None:
+    def _check_values(self, name: str, kind: AlignerKind) -> None:
         """Raise ValueError where an end of a range, or a choice, breaks the rule of its key."""
         domain = getattr(self.space, name)
         if name in ("kind", "pooling") or domain is None or not _applies(name, domain, kind):
             return
         key = _KEYS[name]
-        for end in domain if isinstance(domain, list) else (domain.low, domain.high):
-            values = pipeline_values(self, {"aligner.kind": kind, key: end})
+        tried = domain.choices or [domain.low, domain.high]
+        if name == "batch_size" and not domain.choices and domain.low < domain.high:
+            # Workers share a batch evenly, which the ends of a range may allow and others not.
+            tried.append(domain.low + 1)
+        for value in tried:
+            values = pipeline_values(self, {"aligner.kind": kind, key: value})
             try:
                 PipelineConfig.model_validate(values)
             except ValidationError as error:
                 rule = error.errors()[0]["msg"].removeprefix("Value error, ")
                 raise ValueError(
-                    f"space.{name} holds {end}, which {key} cannot be: {rule}"
+                    f"space.{name} holds {value}, which {key} cannot be: {rule}"
                 ) from None
+
+    def _check_depths(self, kind: AlignerKind) -> None:
+        """Raise ValueError where a choice of depth is too deep; a range is cut instead."""
+        depths, widths = self.space.depth, self.space.hidden
+        if depths is None or not depths.choices or not _applies("depth", depths, kind):
+            return
+        narrowest = self.aligner.hidden if kind == self.aligner.kind else None
+        if widths and _applies("hidden", widths, kind):
+            narrowest = min(widths.choices) if widths.choices else widths.low
+        most = deepest(kind, narrowest)
+        if max(depths.choices) > most:
+            raise ValueError(
+                f"space.depth holds {max(depths.choices)}, but aligner.kind={kind} is {most} deep "
+                f"at most where it is narrowest; leave that depth out, or raise the width"
+            )
 
 
 def suggest(trial: Asker, space: SpaceConfig, aligner: AlignerConfig) -> dict[str, Any]:
@@ -207,10 +191,11 @@ def suggest(trial: Asker, space: SpaceConfig, aligner: AlignerConfig) -> dict[st
 def paper_points(space: SpaceConfig, config: PipelineConfig) -> list[dict[str, Any]]:
     """The config's own values as first trials, one for each kind: the paper's where none is set.
 
-    No sweep ends below these trials. A value outside its range is moved to the nearest end, so
-    that a sweep may end below the value itself.
+    No sweep ends below these trials. A value outside its range is moved to the nearest end, and one
+    that is no choice to the first, so that a sweep may end below the value itself.
     """
-    kinds = space.kind or [config.aligner.kind]
+    # A sweep of one trial has the config's own kind.
+    kinds = sorted(space.kind or [config.aligner.kind], key=lambda k: k != config.aligner.kind)
     return [suggest(_Defaults(kind, config), space, config.aligner) for kind in kinds]
 
 
@@ -239,15 +224,15 @@ def _draw(
     domain = getattr(space, name)
     if domain is None or not _applies(name, domain, kind):
         return
-    key = _KEYS[name]
-    if isinstance(domain, list):
-        values[key] = trial.suggest_categorical(key, domain)
-    elif isinstance(domain, IntRange):
+    key, low, high = _KEYS[name], domain.low, domain.high
+    if domain.choices:
+        values[key] = trial.suggest_categorical(key, domain.choices)
+    elif isinstance(domain, IntDomain):
         hidden = values.get("aligner.hidden", aligner.hidden)
-        high = min(domain.high, deepest(kind, hidden)) if name == "depth" else domain.high
-        values[key] = trial.suggest_int(key, min(domain.low, high), high)
+        high = min(high, deepest(kind, hidden)) if name == "depth" else high
+        values[key] = trial.suggest_int(key, min(low, high), high, log=domain.log)
     else:
-        values[key] = trial.suggest_float(key, domain.low, domain.high, log=domain.log)
+        values[key] = trial.suggest_float(key, low, high, log=domain.log)
 
 
 def _applies(name: str, domain: Any, kind: str) -> bool:
@@ -266,7 +251,7 @@ class _Defaults:
         self.kind = kind
         self.config = config
 
-    def suggest_int(self, name: str, low: int, high: int) -> int:
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
         """Moved into the range."""
         return int(min(max(self._value(name), low), high))
 

@@ -1,5 +1,7 @@
 """What a sweep draws: conditions on the aligner's kind, the paper's points, and bad spaces."""
 
+from statistics import median
+
 import optuna
 import pytest
 
@@ -33,6 +35,65 @@ def test_kinds_of_a_range_narrow_it_further() -> None:
     assert found == {("fc", False), ("ae", True)}
 
 
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("depth", 2, 3),
+        ("hidden", 16, 64),
+        ("batch_size", 8, 16),
+        ("dropout", 0.1, 0.2),
+        ("learning_rate", 0.001, 0.01),
+        ("weight_decay", 0.01, 0.1),
+        ("identity_weight", 0.5, 2.0),
+        ("head_learning_rate", 0.001, 0.01),
+    ],
+)
+def test_every_key_takes_a_range_or_choices_for_some_kinds_or_all(
+    name: str, low: float, high: float
+) -> None:
+    key = "head.learning_rate" if name == "head_learning_rate" else f"aligner.{name}"
+
+    def found(domain: str) -> set[tuple[object, object]]:
+        config = sweep("space.kind=[fc, residual]", f"space.{name}={domain}")
+        return {(v["aligner.kind"], v[key]) for v in drawn(config) if key in v}
+
+    everywhere = {(kind, value) for kind in ("fc", "residual") for value in (low, high)}
+    assert found(f"[{low}, {high}]") == everywhere
+    assert found(f"{{choices: [{low}, {high}]}}") == everywhere
+    assert found(f"{{choices: [{low}, {high}], kinds: [fc]}}") == {("fc", low), ("fc", high)}
+    ranged = found(f"{{low: {low}, high: {high}, log: true, kinds: [fc]}}")
+    assert len(ranged) > 1
+    assert all(kind == "fc" and low <= float(str(value)) <= high for kind, value in ranged)
+
+
+def test_log_draws_the_exponent_of_whole_numbers_too() -> None:
+    def middle(log: str) -> float:
+        config = sweep(f"space.hidden={{low: 16, high: 1024, log: {log}}}")
+        return median(int(str(values["aligner.hidden"])) for values in drawn(config, 200))
+
+    assert middle("true") < 250 < 400 < middle("false")
+
+
+def test_a_space_has_the_form_by_which_studies_on_storage_are_told_apart() -> None:
+    space = sweep("space.hidden=[64, 128]", "space.weight_decay={low: 0, high: 1}").space
+    assert space.model_dump() == {
+        "kind": ["fc", "ae"],
+        "depth": {"kinds": None, "low": 2, "high": 8},
+        "dropout": {"kinds": None, "low": 0.0, "high": 0.6, "log": False},
+        "learning_rate": {"kinds": None, "low": 1e-5, "high": 1e-2, "log": True},
+        "hidden": [64, 128],
+        "batch_size": None,
+        "weight_decay": {"kinds": None, "low": 0.0, "high": 1.0, "log": False},
+        "identity_weight": None,
+        "head_learning_rate": None,
+        "pooling": None,
+    }
+    ranged = sweep("space.hidden={low: 8, high: 64, log: true}").space
+    assert ranged.model_dump()["hidden"] == {"kinds": None, "low": 8, "high": 64, "log": True}
+    some = sweep("space.hidden={choices: [64], kinds: [fc]}").space
+    assert some.model_dump()["hidden"] == {"kinds": ["fc"], "choices": [64]}
+
+
 def test_every_drawn_shape_can_be_built() -> None:
     config = sweep("space.kind=[fc, ae, residual]", "space.hidden=[16, 64, 512]")
     for values in drawn(config, 200):
@@ -56,14 +117,22 @@ def test_deepest_is_the_last_depth_that_can_be_built() -> None:
 def test_the_first_trials_are_the_papers() -> None:
     config = sweep()
     assert paper_points(config.space, config) == [
+        {"aligner.kind": "ae", "aligner.depth": 3, "aligner.learning_rate": 1e-4},
         {
             "aligner.kind": "fc",
             "aligner.depth": 6,
             "aligner.dropout": 0.5,
             "aligner.learning_rate": 1e-4,
         },
-        {"aligner.kind": "ae", "aligner.depth": 3, "aligner.learning_rate": 1e-4},
     ]
+
+
+@pytest.mark.parametrize("kind", ["fc", "ae", "residual"])
+def test_a_sweep_of_one_trial_has_the_configs_own_kind(kind: str) -> None:
+    config = sweep(f"aligner.kind={kind}", "space.kind=[fc, ae, residual]")
+    points = paper_points(config.space, config)
+    assert points[0]["aligner.kind"] == kind
+    assert {point["aligner.kind"] for point in points} == {"fc", "ae", "residual"}
 
 
 def test_a_default_outside_its_range_moves_to_the_nearest_end() -> None:
@@ -94,7 +163,13 @@ def test_a_trials_values_make_a_pipeline_without_the_configured_kinds_shape() ->
         ("space.head_learning_rate={low: 0, high: 1}", "which head.learning_rate cannot be"),
         ("space.hidden=[64, 4]", "space.hidden holds 4, .* greater than or equal to 8"),
         ("space.batch_size=[16, 0]", "space.batch_size holds 0, .* greater than 0"),
-        ("space.batch_size=[]", "space.batch_size=.*at least 1 item"),
+        ("space.batch_size=[]", "space.batch_size.choices=.*at least 1 item"),
+        ("space.batch_size=16", r"space.batch_size=16: give a range {low, high} or a list"),
+        ("space.hidden={low: 4, high: 64}", "space.hidden holds 4, .* greater than or equal to 8"),
+        ("space.dropout=[0.1, 1.5]", "space.dropout holds 1.5, which aligner.dropout cannot be"),
+        ("space.depth={low: 2}", "a range needs low and high"),
+        ("space.depth={choices: [2], low: 1}", "choices have no low, high or log"),
+        ("space.depth=[2, 12]", "space.depth holds 12, but aligner.kind=ae is 8 deep at most"),
     ],
 )
 def test_a_bad_space_is_named(override: str, message: str) -> None:
@@ -106,6 +181,19 @@ def test_values_have_to_fit_the_cluster_too() -> None:
     sweep("space.batch_size=[16, 32]", "cluster.workers=2")
     with pytest.raises(ConfigError, match=r"space.batch_size holds 15, .* cluster.workers=2"):
         sweep("space.batch_size=[16, 15]", "cluster.workers=2")
+
+
+def test_a_range_of_batch_sizes_has_to_fit_the_cluster_between_its_ends_too() -> None:
+    sweep("space.batch_size={low: 16, high: 32}")
+    with pytest.raises(ConfigError, match=r"space.batch_size holds 17, .* cluster.workers=2"):
+        sweep("space.batch_size={low: 16, high: 32}", "cluster.workers=2")
+
+
+def test_a_choice_of_depth_is_held_to_the_narrowest_width_of_the_kinds_that_draw_it() -> None:
+    assert sweep("space.depth={choices: [2, 12], kinds: [fc]}").space.depth
+    assert sweep("space.depth=[2, 8]").space.depth
+    with pytest.raises(ConfigError, match=r"space.depth holds 8, but aligner.kind=ae is 3 d"):
+        sweep("space.depth=[2, 8]", "space.hidden={low: 16, high: 512, kinds: [ae]}")
 
 
 def test_a_range_is_held_to_the_kinds_that_draw_from_it() -> None:
