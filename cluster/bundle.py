@@ -28,8 +28,8 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
 
     A result holds for each member that the epoch touched: `number`, `state` (running, complete,
     stopped or failed), `score`, `epochs`, and with the last one `scores` by seed, `seconds`, or
-    the `reason` of a failure. Where memory ends, or values make no aligner, the members begin
-    again one at a time, and only the one at fault fails.
+    the `reason` of a failure. Where memory ends, values make no aligner, or the process ends, the
+    members begin again one at a time, and only the one at fault fails.
     """
 
     def setup(
@@ -57,17 +57,18 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another bundle in the same process.
 
-        Its process may have ended before: members that were done by then are left out.
+        Its process may have ended before: members that were done by then are left out, and the
+        others begin one at a time.
         """
         self.values = {member["number"]: member["values"] for member in new_config["members"]}
-        self.waiting = [ray.get(self.verdicts.unfinished.remote(list(self.values)))]
+        self.waiting = ray.get(self.verdicts.groups.remote(list(self.values)))
         self.group: TrialGroup | None = None
         return True
 
     def step(self) -> dict[str, Any]:
         """One epoch."""
         members = self._stopped()
-        together = self.group.live if self.group else self.waiting.pop(0)
+        together = self.group.live if self.group else self._next()
         try:
             members += self._epoch(together)
         except (LangAlignError, MemoryError, RuntimeError, ValueError) as error:
@@ -78,6 +79,12 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
             self.group = None
         best = max((member[SCORE] for member in members), default=0.0)
         return {SCORE: best, "members": members, "done": not (self.group or self.waiting)}
+
+    def _next(self) -> list[int]:
+        """The members to begin with now; noted first, as they may end the process."""
+        numbers: list[int] = self.waiting.pop(0)
+        ray.get(self.verdicts.begin.remote(numbers))
+        return numbers
 
     def _stopped(self) -> list[dict[str, Any]]:
         """Take out the members that the scheduler has stopped since the last epoch."""

@@ -34,14 +34,20 @@ _ENDS = {
 }
 # A trial that a killed driver left running; its parameters are asked for again.
 INTERRUPTED = "interrupted: its parameters run again"
-# Often another trial of its bundle, or the node, is at fault: the trial's own worth is not known.
-LOST = "its process ended more often than sweep.max_failures; the next run repeats it"
+# The node may be at fault, or another trial of its bundle: the trial's own worth is not known.
+_ENDED = "its process ended more often than sweep.max_failures"  # how the reason has always begun
+LOST = f"{_ENDED}, likely for want of memory; the next run repeats it"
 _REPEATED = "repeated"  # attribute of a study: numbers of lost trials that ran again
 
 
 def is_spent(trial: FrozenTrial) -> bool:
     """Whether a trial counts among those of the sweep."""
-    return trial.state.is_finished() and trial.user_attrs.get("reason") not in (INTERRUPTED, LOST)
+    is_interrupted = trial.user_attrs.get("reason") == INTERRUPTED
+    return trial.state.is_finished() and not is_interrupted and not _is_lost(trial)
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    return str(trial.user_attrs.get("reason")).startswith(_ENDED)
 
 
 class StudyFile:
@@ -105,8 +111,7 @@ class StudyFile:
         """Trials that ended with their process and have not been repeated."""
         repeated = self.study.user_attrs.get(_REPEATED, [])
         trials = self.study.get_trials(deepcopy=False)
-        lost = [trial for trial in trials if trial.user_attrs.get("reason") == LOST]
-        return [trial for trial in lost if trial.number not in repeated]
+        return [t for t in trials if _is_lost(t) and t.number not in repeated]
 
     def to_repeat(self) -> list[dict[str, Any]]:
         """Parameters of lost trials and of those that a killed driver left open; closes both."""

@@ -116,6 +116,35 @@ def test_a_bundle_that_starts_again_trains_only_what_is_not_done(verdicts: Verdi
     assert ends(make_bundle(verdicts, *members)) == {}
 
 
+def test_a_trial_that_ends_its_process_again_and_again_takes_no_other_along(
+    verdicts: Verdicts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Stands for the end of the process: nothing handles it."""
+
+    step = TrialGroup.step
+    ended: list[int] = []
+
+    def killed_by_the_first(group: TrialGroup) -> None:
+        if 0 in group.states:
+            raise Killed
+        step(group)
+
+    def process() -> None:
+        made = make_bundle(verdicts, LINEAR, LINEAR, LINEAR)
+        while True:
+            members = made.step()["members"]
+            numbers = [member["number"] for member in members if member["state"] != "running"]
+            verdicts.finish(numbers)
+            ended.extend(numbers)
+
+    monkeypatch.setattr(TrialGroup, "step", killed_by_the_first)
+    for expected in ([], [], [1, 2]):  # together; one at a time; the culprit last
+        with pytest.raises(Killed):
+            process()
+        assert ended == expected
+
+
 def test_memory_that_ends_on_fresh_seeds_is_an_error_of_training(
     verdicts: Verdicts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from cluster.study import INTERRUPTED, LOST, SCORE, StudyFile, StudySearch, is_spent
 from langalign.errors import ConfigError, StorageError
@@ -14,6 +14,8 @@ from langalign.storage import Storage
 
 KEY = "runs/swept/sweep/study.journal"
 IDENTITY = {"data": "d", "embeddings": "e"}
+# The reason as studies from before it named memory have it.
+OLDER_LOST = "its process ended more often than sweep.max_failures; the next run repeats it"
 
 
 def draw(trial: Asker) -> dict[str, Any]:
@@ -118,6 +120,12 @@ def test_trials_that_were_lost_with_their_process_are_repeated_once(
     again.on_trial_result("b", {"members": [member(n, "complete") for n in numbers(bundle)]})
     assert second.spent() == 4
     assert opened(storage, tmp_path / "third").to_repeat() == []
+
+
+@pytest.mark.parametrize(("end", "spent"), [(LOST, False), (OLDER_LOST, False), ("nan", True)])
+def test_trials_of_older_studies_are_known_as_lost_too(end: str, spent: bool) -> None:
+    trial = create_trial(state=TrialState.FAIL, user_attrs={"reason": end})
+    assert is_spent(trial) == spent
 
 
 def test_trials_that_a_killed_driver_left_open_are_repeated(
