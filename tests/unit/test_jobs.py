@@ -1,15 +1,22 @@
-"""`jobs/train.py` as its user meets it before Ray starts: --help, exit status, one clear line."""
+"""Training and sweep as a user meets them without Ray: --help, exit status, one clear line."""
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from optuna.trial import TrialState
 
-from jobs import train
+from cluster import session
+from cluster.study import StudyFile
+from cluster.tune import Sweep
+from jobs import sweep, train
 from langalign.config import PipelineConfig
 from langalign.configfile import describe_keys
+from langalign.searchspace import SweepConfig
 
 ROOT = Path(__file__).parents[2]
 OWN_DATA = ("data.parallel=pairs.tsv", "data.test=test.csv")
@@ -29,15 +36,17 @@ class Ended:
 
 
 class Main:
-    """Calls `main` in this process, with the given arguments and an empty working folder."""
+    """Calls a job's `main` in this process, with the given arguments."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.patch = capsys, patch
+    def __init__(
+        self, job: Any, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
+    ) -> None:
+        self.job, self.capsys, self.patch = job, capsys, patch
 
     def __call__(self, *arguments: str) -> Ended:
-        self.patch.setattr(sys, "argv", ["train.py", *arguments])
+        self.patch.setattr(sys, "argv", [Path(self.job.__file__).name, *arguments])
         try:
-            status = train.main()
+            status = self.job.main()
         except SystemExit as stop:  # argparse ends --help and a bad flag so
             status = int(stop.code or 0)
         assert not ray.is_initialized()
@@ -48,8 +57,18 @@ class Main:
 def main(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Main:
+    """Of the training job, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
-    return Main(capsys, monkeypatch)
+    return Main(train, capsys, monkeypatch)
+
+
+@pytest.fixture
+def sweep_main(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Main:
+    """Of the sweep, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return Main(sweep, capsys, monkeypatch)
 
 
 def process(folder: Path, *arguments: str) -> Ended:
@@ -126,6 +145,58 @@ def test_a_run_that_stops_after_prepare_needs_no_ray(main: Main) -> None:
     ended = main("stop_after=prepare", "storage=store", "data.train_rows=50", "data.native=null")
     assert ended.status == 0, ended.err
     assert Path("store/runs/demo/summary.json").is_file()
+
+
+# --- the sweep ---------------------------------------------------------------------------------
+
+
+def test_help_of_the_sweep_lists_every_key_with_its_default(sweep_main: Main) -> None:
+    ended = sweep_main("--help")
+    assert ended.status == 0
+    for key, kind, default, text in describe_keys(SweepConfig):
+        assert f"  {key} " in ended.out
+        assert f"{kind} = {default}\n" in ended.out
+        assert text in ended.out
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("space.detph={low: 2, high: 3}", "unknown key 'space.detph'; did you mean 'space.depth'?"),
+        ("space.depth={low: 5, high: 3}", "space.depth={'low': 5, 'high': 3}: low=5 is over"),
+        ("space.dropout=[0.1, 1.5]", "space.dropout holds 1.5, which aligner.dropout cannot be"),
+    ],
+)
+def test_a_bad_space_exits_2_with_one_line_naming_it(
+    sweep_main: Main, argument: str, said: str
+) -> None:
+    ended = sweep_main(argument)
+    assert ended.status == 2
+    assert said in ended.line()
+
+
+def test_a_sweep_without_any_score_exits_1_with_one_line_and_publishes_nothing(
+    sweep_main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(_: Sweep, file: StudyFile, *__: Any) -> None:
+        for trial in (file.study.ask(), file.study.ask()):
+            trial.set_user_attr("reason", "align: epoch 0 gave loss nan")
+            file.study.tell(trial, state=TrialState.FAIL)
+
+    monkeypatch.setattr(session, "checked_session", lambda *_: nullcontext())
+    monkeypatch.setattr(Sweep, "_embedded", lambda _: (None, {}, {}))
+    monkeypatch.setattr(Sweep, "_identity", lambda *_: {"data": "d"})
+    monkeypatch.setattr(Sweep, "search", diverge)
+    ended = sweep_main("storage=store", "name=swept", "sweep.trials=2")
+    assert ended.status == 1
+    assert ended.line() == (
+        "failed: no trial of 2 reached a score, so nothing is published: "
+        "align: epoch 0 gave loss nan"
+    )
+    assert not Path("store/models").exists()
+
+
+# --- in a process of its own -------------------------------------------------------------------
 
 
 @pytest.mark.slow
