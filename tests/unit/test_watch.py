@@ -19,8 +19,8 @@ def test_a_terminal_shows_how_many_are_done_the_best_the_time_left_and_the_leadi
     file = StudyFile(Storage(str(tmp_path / "store")), "study.journal", "swept", tmp_path)
     watch = Watch(file, display, trials=4)
     done, running = file.study.ask(), file.study.ask()
-    done.suggest_categorical("aligner.kind", ["ae"])
-    running.suggest_categorical("aligner.kind", ["residual"])
+    done.suggest_int("aligner.depth", 3, 3)
+    running.suggest_int("aligner.depth", 5, 5)
     running.report(0.25, 1)
     file.study.tell(done, 0.5)
     with display.step("search"):
@@ -30,4 +30,4 @@ def test_a_terminal_shows_how_many_are_done_the_best_the_time_left_and_the_leadi
     assert "best 50.0, about" in frame
     assert "s left" in frame
     table = frame.partition("Leading trials")[2]
-    assert table.index("kind=ae") < table.index("kind=residual")
+    assert table.index("depth=3") < table.index("depth=5")
