@@ -3,25 +3,27 @@
 import statistics
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from benchmark_results import CONFIG, SEEDS, result, results
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from langalign.benchmarkcells import ResultSet
 from langalign.benchmarkplots import benchmark_figures, benchmark_plots
 from langalign.benchmarkresult import CellResult
 
-# Accuracies of `benchmark_results`: BASE, and a hundredth of a point for each letter of the method.
-ENGLISH = [(100, 50.07), (1000, 60.07)]
-NATIVE = [(100, 80.06), (1000, 90.06)]
-TRANSLATED = [(100, 75.10)]
-OMISSION = [(100, 45.08), (1000, 55.08)]
-LANGALIGN = [(100, 70.09), (1000, 82.09)]
-SHARED = [(100, 69.60), (1000, 82.10)]
-
 Points = list[tuple[float, float]]
+
+# Accuracies of `benchmark_results`: BASE, and a hundredth of a point for each letter of the method.
+ENGLISH: Points = [(100, 50.07), (1000, 60.07)]
+NATIVE: Points = [(100, 80.06), (1000, 90.06)]
+TRANSLATED: Points = [(100, 75.10)]
+OMISSION: Points = [(100, 45.08), (1000, 55.08)]
+LANGALIGN: Points = [(100, 70.09), (1000, 82.09)]
+SHARED: Points = [(100, 69.60), (1000, 82.10)]
 
 
 def linear() -> list[CellResult]:
@@ -41,9 +43,13 @@ def lines(axes: Axes) -> dict[str, Points]:
         assert isinstance(drawn, ErrorbarContainer)
         line = drawn.lines[0]
         assert line is not None
-        found[str(drawn.get_label())] = [(float(x), float(y)) for x, y in line.get_xydata()]
+        found[str(drawn.get_label())] = points_of(line)
     assert legend(axes) == list(found)
     return found
+
+
+def points_of(line: Line2D) -> Points:
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
 
 
 def legend(axes: Axes) -> list[str]:
@@ -154,10 +160,7 @@ def test_costs_are_drawn_by_money_and_by_hours(drawn: dict[str, Figure]) -> None
         ["English", "LangAlign", "Rev-LangAlign", "native", "shared data", "translated"]
     )
     points = {
-        str(label): [
-            sorted((float(x), float(y)) for x, y in axes.get_lines()[place].get_xydata())
-            for axes in figure.axes
-        ]
+        str(label): [sorted(points_of(axes.get_lines()[place])) for axes in figure.axes]
         for place, label in enumerate(shown)
     }
     trained = 72 / 3600
