@@ -72,10 +72,11 @@ class LocalRows:
             return {}
         storage, monitor = self.connection.storage, self.connection.monitor
         own = self.config.cluster
-        waiting, lost = list(units), dict[str, str]()
+        waiting = list(units)
         room = default_actors(gpus_per_actor=own.gpus_per_group, cpus_per_actor=own.cpus_per_group)
         task = ray.remote(num_cpus=0, max_retries=own.max_failures)(_train_one)
         pending: dict[Any, TranslatorUnit] = {}
+        lost: dict[str, str] = {}
         with watching(monitor, self.connection.display.show):
             while waiting or pending:
                 while waiting and len(pending) < room:

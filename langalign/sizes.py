@@ -17,9 +17,8 @@ def _listed(value: Any) -> Any:
     """
     if not isinstance(value, dict):
         return value
-    bounds = [value.get(key) for key in _KEYS]
-    if set(value) == set(_KEYS) and all(type(bound) is int for bound in bounds):
-        first, last, step = bounds
+    if set(value) == set(_KEYS) and all(type(bound) is int for bound in value.values()):
+        first, last, step = (value[key] for key in _KEYS)
         if step > 0 and last >= first and (last - first) % step == 0:
             return list(range(first, last + 1, step))
     raise ValueError(

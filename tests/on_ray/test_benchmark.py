@@ -101,6 +101,9 @@ def test_every_cell_of_the_grid_is_there(inputs: Path, whole: Storage) -> None:
     summary = whole.read_json(f"{FOLDER}/summary.json")
     assert summary["cells"] == {"done": len(wanted), "failed": 0}
     assert {row["cell"] for row in summary["results"]} == set(found)
+    assert summary["runs"][0]["cells"] == len(wanted)
+    assert summary["runs"][0]["cores"] >= 1
+    assert f"| time | {len(wanted)} cells in " in whole.read_bytes(f"{FOLDER}/report.md").decode()
 
 
 def test_cells_of_one_encoder_share_it(whole: Storage) -> None:
@@ -195,6 +198,7 @@ def test_a_translator_that_fails_leaves_the_other_rows_alone(inputs: Path, tmp_p
     few = ("grid.seeds=[0]", "grid.rows=[60]", "grid.methods=[english, translated-local]")
     summary = run(inputs, storage, *few, f"local.model={tmp_path}")
     assert summary["cells"] == {"done": 1, "failed": 1}
+    assert summary["runs"][0]["cells"] == 1
     (failed,) = [result for result in results(storage).values() if not result.is_done]
     assert failed.cell.method == "translated-local"
     assert "is no sequence-to-sequence model" in failed.reason
