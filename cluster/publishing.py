@@ -156,6 +156,7 @@ def _card(
         },
         seed=config.seed,
         versions=_versions(),
+        chosen_on="target" if data.has_labelled_pairs else "source",
     )
 
 

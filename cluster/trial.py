@@ -37,7 +37,7 @@ REASON_LINES = 3  # pydantic names the key and the rule in the second and third
 
 @dataclass
 class TrialState:
-    """Where a trial stands: epochs, and by seed the score on held-out translated rows.
+    """Where a trial stands: epochs, and by seed the score on the held-out rows.
 
     A score is a probe's while the aligner trains, then the head's best so far. `seconds` is the
     trial's share of the time of its stack.
@@ -135,7 +135,7 @@ def fit_seeds(
     arrays: Mapping[str, Any],
     pipeline: PipelineConfig,
 ) -> list[float]:
-    """The score of every seed on held-out translated rows, with no scheduler in between.
+    """The score of every seed on the held-out rows, with no scheduler in between.
 
     Runs as a Ray task; `arrays` holds references.
 

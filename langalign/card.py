@@ -34,9 +34,14 @@ _STEPS = {
     "align": "Step 2, fitting the aligner to parallel sentences with the encoder frozen",
     "head": "Step 3, training a new head on the labelled rows",
 }
+_CHOSEN = {
+    "target": "The model was chosen on held-out translated rows: source-language rows in "
+    "translation, with the label of the original. A translation that changes the meaning makes "
+    "such a label wrong.",
+    "source": "The model was chosen on held-out source-language rows, since its translated pairs "
+    "have no labels. What is best on those need not be best on target-language text.",
+}
 _LIMITS = (
-    "The model was chosen on held-out translated rows: source-language rows in translation, with "
-    "the label of the original. A translation that changes the meaning makes such a label wrong.",
     "The test rows took no part in choosing the model.",
     "The scores hold for text like the test rows; score rows of your own before you rely on them.",
     "Check the licences of the encoder and of the data for your use: this card does not.",
@@ -62,6 +67,7 @@ def model_card(
     steps: Mapping[str, str],
     seed: int,
     versions: Mapping[str, str],
+    chosen_on: Literal["target", "source"],
     limits: Sequence[str] = (),
 ) -> str:
     """The card as Markdown; its example calls `predict` with a text, or a tuple for a pair task.
@@ -69,7 +75,8 @@ def model_card(
     `aligner` is {kind, and what shapes it}; `data` maps a role to {rows, source, digest}, of which
     `source` is cut by `public_name`; `results` are rows of summary.json; `steps` maps tune, align
     and head to the digests of their outputs (a step that did not run is left out); `versions`
-    maps a library to its version; `limits` are sentences added to the standing ones.
+    maps a library to its version; `chosen_on` is the language of the held-out rows; `limits` are
+    sentences added to the standing ones.
     """
     is_mapped = aligner["kind"] != "none"
     facts = {
@@ -89,7 +96,7 @@ def model_card(
         "## Data": _data_table(data),
         "## Results": f"{_SCALES}\n\n{_score_table(results)}",
         "## How it was made": _list([*_made(steps), f"Seed {seed}; {_pairs(versions)}."]),
-        "## Limits": _list([*_LIMITS, *limits]),
+        "## Limits": _list([_CHOSEN[chosen_on], *_LIMITS, *limits]),
     }
     body = "\n".join(f"{title}\n\n{text}" for title, text in sections.items())
     return f"{_front_matter(task, source_language, target_language)}\n{body}"

@@ -1,7 +1,7 @@
 """Many trials of a search trained as one batched computation, on cached embeddings in memory.
 
 A trial is step 2 (the aligner) and then step 3 (a new head through the frozen aligner), as
-`fit_aligner` and `fit_head` do them, with a score on held-out translated rows after every epoch.
+`fit_aligner` and `fit_head` do them, with a score on the held-out rows after every epoch.
 Aligners of one shape are computed as one, and so are all heads, which have the same shape whatever
 their aligners are.
 

@@ -90,7 +90,7 @@ class TrialData:
 class TrialReport:
     """What one epoch gave one trial.
 
-    `score` is the task metric on held-out translated rows: of a probe while the aligner trains,
+    `score` is the task metric on the held-out rows: of a probe while the aligner trains,
     else of the head. `validation` is what ends the step early: the negative mean squared error on
     held-out pairs, or the head's score. `best_score` is the head's best so far. A trial with a
     `failure` has left the stack; a loss that is not finite is among its figures.
@@ -131,5 +131,5 @@ class TrainedTrial:
 
     @property
     def score(self) -> float:
-        """The task metric of the head on held-out translated rows, at its best epoch."""
+        """The task metric of the head on the held-out rows, at its best epoch."""
         return max(entry.score for entry in self.head_history)

@@ -38,6 +38,7 @@ def card(**changes: Any) -> str:
         "steps": {"align": "0d" * 16, "head": "1e" * 16},
         "seed": 7,
         "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "chosen_on": "target",
     }
     return model_card(**{**arguments, **changes})
 
@@ -101,6 +102,12 @@ def test_the_caveats_stand_before_those_given() -> None:
     assert "test rows took no part in choosing" in limits
     assert "licences of the encoder and of the data" in limits
     assert limits.endswith("\n- Reviews of films only.\n")
+
+
+def test_pairs_without_labels_are_said_to_choose_nothing() -> None:
+    limits = card(chosen_on="source").split("\n## Limits\n")[1]
+    assert "held-out source-language rows" in limits
+    assert "translated rows" not in limits
 
 
 @pytest.mark.parametrize(
