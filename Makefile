@@ -34,7 +34,7 @@ serve: $(READY) ## Serve the demo's model on this machine (ARGS="model=ROOT/mode
 s3: $(READY) ## Start an S3 store on this machine and print what to export
 	@$(BIN)/python -m cluster s3 $(ARGS)
 
-rehearse: $(READY) ## Rehearse a cluster on this machine: scale up, sweep, serve, scale down
+rehearse: $(READY) ## Rehearse a cluster on this machine: scale up, sweep, train, serve, scale down
 	@$(BIN)/python -m cluster rehearse $(ARGS)
 
 results: $(READY) ## Run what docs/results.md reports and put it there (DATA=FOLDER ENCODER=FOLDER)

@@ -104,7 +104,7 @@ def _add_s3(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Non
 def _add_rehearse(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     rehearse = tools.add_parser(
         "rehearse",
-        help="run a cluster on this machine: scale up, sweep, serve, scale down, tear down",
+        help="run a cluster on this machine: scale up, sweep, train, serve, scale down, tear down",
         description="Start a head with Ray's autoscaler and no worker, with token authentication "
         "and SeaweedFS as S3; submit a small sweep and a training run, serve the model, ask it for "
         "one text, and end everything. Writes summary.json, timeline.png, a log of each job, and "

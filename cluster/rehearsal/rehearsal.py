@@ -205,10 +205,12 @@ class Rehearsal:
     def _train(self, cluster: LocalCluster, storage: Seaweed) -> str:
         """Submit a training run that brings this folder's code, and wait for its end.
 
-        It is the sweep's config with two workers: step 1 and the embeddings are there.
+        It is the sweep's config with two workers: step 1 and the embeddings are there. One epoch
+        more, so that none of the sweep's aligners is what it asks for.
         """
         content = yaml.safe_load(SWEEP.read_text())
         del content["sweep"]
+        content["aligner"]["max_epochs"] += 1
         config = cluster.folder / "train.yaml"
         config.write_text(yaml.safe_dump(content))
         command = ["jobs/train.py", "--config", str(config), f"name={TRAINED}", "cluster.workers=2"]

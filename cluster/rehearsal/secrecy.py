@@ -42,8 +42,11 @@ def _objects(store: Seaweed) -> Iterator[tuple[str, bytes]]:
 
 
 def _columns(data: bytes) -> bytes:
-    """Rows and metadata of a Parquet file without its compression."""
-    table = pq.read_table(BytesIO(data))
+    """Rows and metadata of a Parquet file without its compression; as it is where it is damaged."""
+    try:
+        table = pq.read_table(BytesIO(data))
+    except pa.ArrowException:
+        return data
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
