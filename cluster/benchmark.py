@@ -38,7 +38,7 @@ from langalign.texttables import TextTable
 
 __all__ = ["Benchmark"]
 
-POLL_S = 2.0
+LOOK_S = 10.0
 
 
 class Benchmark:
@@ -180,7 +180,8 @@ class Benchmark:
         pending = {task.remote(group, self.store, self._ray.monitor): group for group in groups}
         pace = Pace(self._left(groups, old)[1])
         while pending:
-            ended, _ = ray.wait(list(pending), timeout=POLL_S)
+            # Often enough to look at, and on S3 a request for every 1,000 cells.
+            ended, _ = ray.wait(list(pending), timeout=LOOK_S)
             for reference in ended:
                 group = pending.pop(reference)
                 try:
@@ -227,7 +228,7 @@ def _times(runs: Sequence[Mapping[str, float]], cells: int) -> str:
     """What runs took, of `cells` with a score in all."""
     parts = [f"{r['cells']:,} cells in {r['seconds']:,.0f} s on {r['cores']:g} cores" for r in runs]
     if sum(run["cells"] for run in runs) < cells:
-        parts.append("the others in runs that were stopped")
+        parts.append("of the others no time is kept")
     return "; ".join(parts)
 
 

@@ -1,6 +1,7 @@
 """What a cell was made from, for its manifest: encoder, rows and options of every step."""
 
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from cluster.benchmark_plan import Group, PlannedCell, Stack
@@ -33,8 +34,14 @@ def made_from(group: Group, member: PlannedCell, storage: Storage) -> dict[str, 
 
 def _encoder(group: Group, storage: Storage) -> dict[str, Any]:
     """The base encoder; its name is of people's use only, its weights are told by digest."""
-    info = StepOutput(storage, group.base.prefix).info()
+    info = _info(storage, group.base.prefix)
     return {"name": info["name"], "revision": info["revision"], **asdict(group.base)}
+
+
+@lru_cache(maxsize=1)
+def _info(storage: Storage, prefix: str) -> dict[str, Any]:
+    # The same for all cells of a group, each of which would ask the storage.
+    return StepOutput(storage, prefix).info()
 
 
 def _simcse(unit: SimcseUnit, storage: Storage) -> dict[str, Any]:

@@ -5,7 +5,8 @@ What ends one is the reason of its cells; the others go on.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from queue import Queue
+from threading import Thread
 
 import ray
 
@@ -19,13 +20,12 @@ from cluster.local_translation import (
     translated_set,
     translation_steps,
 )
-from cluster.monitor import Progress, start_monitor, watching
-from cluster.session import crash_reason, without_ray_wrapping
+from cluster.monitor import Progress, start_monitor
+from cluster.session import crash_reason
 from cluster.train import run_units
 from langalign.benchmarkconfig import GroupsConfig
 from langalign.benchmarkgrid import BenchmarkConfig
 from langalign.errors import LangAlignError
-from langalign.storage import Storage
 
 __all__ = ["LocalRows"]
 
@@ -68,30 +68,47 @@ class LocalRows:
 
     def _train(self, units: Sequence[TranslatorUnit]) -> dict[str, str]:
         """As many at once as the cluster has room for; reasons by the output that is not there."""
-        if not units:
-            return {}
-        storage, monitor = self.connection.storage, self.connection.monitor
-        own = self.config.cluster
+        own, show = self.config.cluster, self.connection.display.show
         waiting = list(units)
-        room = default_actors(gpus_per_actor=own.gpus_per_group, cpus_per_actor=own.cpus_per_group)
-        task = ray.remote(num_cpus=0, max_retries=own.max_failures)(_train_one)
-        pending: dict[Any, TranslatorUnit] = {}
-        lost: dict[str, str] = {}
-        with watching(monitor, self.connection.display.show):
-            while waiting or pending:
-                while waiting and len(pending) < room:
-                    unit = waiting.pop(0)
-                    pending[task.remote(unit, storage, monitor, self.config.name, own)] = unit
-                (ended,), _ = ray.wait(list(pending))
-                prefix = pending.pop(ended).output(storage).prefix
-                try:
-                    with without_ray_wrapping():
-                        ray.get(ended)
-                except LangAlignError as error:
-                    lost[prefix] = str(error)
-                except ray.exceptions.RayError as error:
-                    lost[prefix] = crash_reason(error)
+        ended: Queue[tuple[TranslatorUnit, Exception | None]] = Queue()
+        running, lost = 0, dict[str, str]()
+        while waiting or running:
+            # Asked anew, as a cluster may have grown.
+            while waiting and running < _room(own):
+                # Not of a pool, whose end would wait for all of them after Ctrl-C.
+                Thread(target=self._train_one, args=(waiting.pop(0), ended), daemon=True).start()
+                running += 1
+            show(Progress("translators", len(units) - len(waiting) - running, len(units), ""))
+            unit, error = ended.get()
+            running -= 1
+            if isinstance(error, LangAlignError):
+                lost[unit.output(self.connection.storage).prefix] = str(error)
+            elif error:
+                raise error
         return lost
+
+    def _train_one(
+        self, unit: TranslatorUnit, ended: "Queue[tuple[TranslatorUnit, Exception | None]]"
+    ) -> None:
+        """One Ray Train run, in a thread of its own; how it ended goes into the queue."""
+        own = self.config.cluster
+        try:
+            run_units(
+                [unit],
+                self.connection.storage,
+                run=self.config.name,
+                # Of its own: a monitor keeps one error, and does not know whose it is.
+                monitor=start_monitor(),
+                # Runs side by side would take turns in one line.
+                show=lambda _: None,
+                gpus_per_worker=own.gpus_per_group,
+                cpus_per_worker=own.cpus_per_group,
+                max_failures=own.max_failures,
+            )
+        except Exception as error:  # noqa: BLE001 (raised again by `_train`)
+            ended.put((unit, error))
+        else:
+            ended.put((unit, None))
 
     def _translated(
         self,
@@ -132,18 +149,5 @@ class LocalRows:
         return ""
 
 
-def _train_one(
-    unit: TranslatorUnit, storage: Storage, monitor: Any, run: str, cluster: GroupsConfig
-) -> None:
-    """One Ray Train run, started from a Ray task; its progress is passed on to `monitor`."""
-    run_units(
-        [unit],
-        storage,
-        run=run,
-        # Of its own: a monitor keeps one error, and does not know whose it is.
-        monitor=start_monitor(),
-        show=monitor.post.remote,
-        gpus_per_worker=cluster.gpus_per_group,
-        cpus_per_worker=cluster.cpus_per_group,
-        max_failures=cluster.max_failures,
-    )
+def _room(own: GroupsConfig) -> int:
+    return default_actors(gpus_per_actor=own.gpus_per_group, cpus_per_actor=own.cpus_per_group)

@@ -17,8 +17,12 @@ __all__ = ["Comparison", "measure_gain", "own_trial"]
 
 # Fresh seeds start here, away from those of the trials.
 FRESH_SEEDS = 1000
-# How Ray reports a worker that the system killed, mostly for its memory.
-WORKER_ENDS = (ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError)
+# How Ray reports a worker that the system killed, mostly for its memory, or whose node is lost.
+WORKER_ENDS = (
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def measure_gain(
 ) -> Gain:
     """Train both on `sweep.confirm_seeds` fresh seeds; `best` and `own` are values by config key.
 
+    Where they are the same they are trained once.
+
     `arrays` holds a reference to TrialArrays for each pooling.
 
     Raises:
@@ -84,9 +90,10 @@ def measure_gain(
     options = config.sweep
     fit = ray.remote(num_cpus=options.cpus_per_stack, num_gpus=options.gpus_per_stack)(fit_seeds)
     seeds = [config.seed + FRESH_SEEDS + i for i in range(options.confirm_seeds)]
+    wanted = {"the best": best} | ({} if own == best else {"the config's own values": own})
     fits = {
         name: fit.remote(values, seeds, arrays=arrays, pipeline=config)
-        for name, values in (("the best", best), ("the config's own values", own))
+        for name, values in wanted.items()
     }
     scores = []
     for name, reference in fits.items():
@@ -94,6 +101,8 @@ def measure_gain(
             with session.without_ray_wrapping():
                 scores.append(tuple(ray.get(reference)))
         except (TrainingError, *WORKER_ENDS) as error:
+            for other in fits.values():
+                ray.cancel(other)
             reason = str(error).partition("\n")[0]
             raise TrainingError(f"{name} on fresh seeds: {reason}") from error
-    return Gain(*scores)
+    return Gain(scores[0], scores[-1])

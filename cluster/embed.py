@@ -101,7 +101,7 @@ class TextSet:
 
 
 def default_actors(*, gpus_per_actor: float, cpus_per_actor: float) -> int:
-    """Encoder actors that fill the cluster: by its GPUs if actors take any, else by its cores."""
+    """Processes that fill the cluster: by its GPUs if actors take any, else by its cores."""
     resources = ray.cluster_resources()
     if gpus_per_actor:
         return max(1, int(resources.get("GPU", 1) / gpus_per_actor))

@@ -10,6 +10,7 @@ from ray.train.torch import TorchTrainer
 
 from cluster.checkpoints import filesystem_of
 from cluster.monitor import Progress, watching
+from cluster.session import crash_reason
 from cluster.work import Unit, train_units
 from langalign.errors import LangAlignError, TrainingError
 from langalign.outputs import digest_of
@@ -86,9 +87,8 @@ def _ended_by(error: Exception, max_failures: int) -> LangAlignError:
     cause = getattr(error, "controller_failure", None)
     if isinstance(cause, LangAlignError):
         return cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = lines[-1] if lines else type(error).__name__
     return TrainingError(
-        f"training workers failed more than cluster.max_failures={max_failures} times: {last}; "
+        f"training workers failed more than cluster.max_failures={max_failures} times: "
+        f"{crash_reason(error)}; "
         f"set LANGALIGN_VERBOSE=1 for their logs"
     )

@@ -284,10 +284,8 @@ class Sweep:
                 compared = Comparison(best, fault=str(error))
                 line.say(escape(compared.notes[0]))
                 return compared
-            line.say(
-                f"trial {best.number}, the best, and {own.number}, the config's own values, "
-                f"on {count} fresh seeds"
-            )
+            others = f" and {own.number}, the config's own values," if own != best else ""
+            line.say(f"trial {best.number}, the best,{others} on {count} fresh seeds")
         return Comparison(best, own, gain)
 
     def _report(self, found: SweepResult, identity: dict[str, str], notes: list[str]) -> None:

@@ -1,6 +1,5 @@
 """What Ray Tune tells the driver of a sweep while it searches: shown, and ended where it must."""
 
-import time
 from typing import Any
 
 from ray import tune
@@ -8,6 +7,7 @@ from rich.markup import escape
 
 from cluster.display import Display
 from cluster.monitor import Progress
+from cluster.pace import Pace
 from cluster.study import StudyFile, is_spent
 from langalign.sweepreport import trials_table
 from langalign.sweepresult import completed, top_trials
@@ -42,8 +42,7 @@ class Watch(tune.Callback):  # type: ignore[misc]
         self.file = file
         self.display = display
         self.trials = trials
-        self.before = file.spent()
-        self.start = time.monotonic()
+        self.pace = Pace(trials - file.spent())
         self.is_warned = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,12 +63,12 @@ class Watch(tune.Callback):  # type: ignore[misc]
         done = sum(map(is_spent, trials))
         score = max((trial.value or 0.0 for trial in completed(trials)), default=None)
         best = "no score yet" if score is None else f"best {100 * score:.1f}"
-        left = ""
-        if done > self.before:
-            pace = (time.monotonic() - self.start) / (done - self.before)
-            left = f", about {pace * (self.trials - done):.0f} s left"
+        note = ", ".join(filter(None, (best, self.pace.text(self.trials - done))))
         leading = trials_table("Leading trials", top_trials(trials, LEADING))
-        self.display.show(Progress("trials", done, self.trials, best + left, score), leading)
+        self.display.show(
+            Progress("trials", done, self.trials, note, score),
+            leading,
+        )
 
     def _warn(self) -> None:
         fault = self.file.fault

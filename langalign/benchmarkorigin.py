@@ -2,10 +2,11 @@
 
 import platform
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import yaml
 
+from langalign import __version__
 from langalign.benchmarkgrid import BenchmarkConfig
 from langalign.report import dump_json
 
@@ -15,7 +16,7 @@ CONFIG_FILE = "config.yaml"
 VERSIONS_FILE = "versions.json"
 # Those that numbers come from.
 _PACKAGES = (
-    *("langalign-on-ray", "ray", "torch", "transformers", "tokenizers", "peft"),
+    *("ray", "torch", "transformers", "tokenizers", "peft"),
     *("numpy", "scipy", "scikit-learn", "pyarrow"),
 )
 
@@ -23,7 +24,9 @@ _PACKAGES = (
 @cache
 def package_versions() -> dict[str, str]:
     """Of Python and of the packages that numbers come from, by name."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+    # The project's own from its source: a job that brought it along has it without metadata.
+    own = {"python": platform.python_version(), "langalign-on-ray": __version__}
+    return own | {name: version(name) for name in _PACKAGES}
 
 
 def origin_files(config: BenchmarkConfig) -> dict[str, bytes]:
@@ -34,11 +37,3 @@ def origin_files(config: BenchmarkConfig) -> dict[str, bytes]:
     whole = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     versions = dump_json(package_versions(), indent=2)
     return {CONFIG_FILE: whole.encode(), VERSIONS_FILE: f"{versions}\n".encode()}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        # As where a node has this project's source in its path and no more.
-        return "not installed as a package"

@@ -1,6 +1,7 @@
 """Local translators of a benchmark, trained before: one that crashes leaves the others alone."""
 
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet
 from cluster.local_translation import TranslatorUnit
 from langalign.benchmarkgrid import BenchmarkConfig
-from langalign.errors import IntegrityError
+from langalign.errors import IntegrityError, TrainingError
 from langalign.storage import Storage
 
 BASE = EncoderRule("steps/encoder/x", "weights", "mean", 48, "fp32")
@@ -64,3 +65,43 @@ def test_a_crash_while_translating_is_the_reason_of_its_cells(
     assert set(blocked) == {80, 160}
     assert blocked[80].startswith(reason)
     assert not blocked[160]
+
+
+@pytest.mark.parametrize("error", [TrainingError("its loss is not finite"), None])
+def test_training_that_fails_is_the_reason_of_its_cells_and_the_other_goes_on(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_units(units: Sequence[TranslatorUnit], storage: Storage, **_: Any) -> None:
+        (unit,) = units
+        if error and unit.source.split.ids("all").size == 80:
+            raise error
+        unit.output(storage).finish({}, {})
+
+    found = added(run_units, monkeypatch, tmp_path)
+    assert {unit for unit, reason in found.items() if not reason} == ({160} if error else {80, 160})
+    assert not error or found[80] == "its loss is not finite"
+
+
+def test_a_defect_in_training_ends_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run_units(units: Sequence[TranslatorUnit], storage: Storage, **_: Any) -> None:
+        raise KeyError("no such key")
+
+    with pytest.raises(KeyError):
+        added(run_units, monkeypatch, tmp_path)
+
+
+def added(
+    run_units: Callable[..., None], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> dict[int, str]:
+    """Reasons by number of pairs, where `run_units` trains the translators and all translate."""
+    monkeypatch.setattr(benchmark_local, "run_units", run_units)
+    monkeypatch.setattr(benchmark_local, "translate_rows", lambda *_, **__: None)
+    monkeypatch.setattr(benchmark_local, "start_monitor", lambda: None)
+    monkeypatch.setattr(benchmark_local, "default_actors", lambda **_: 1)
+    storage = Storage(str(folder))
+    rows = prepare_study(CONFIG, CONFIG.studies[0], 0, storage)
+    connection = Connection(None, storage, Display(Console(file=io.StringIO())))
+    monkeypatch.setattr(connection, "connect", lambda: None)
+    (found,) = LocalRows(CONFIG, connection).added_to([rows], {"one": BASE})
+    groups = plan_groups(CONFIG, found, BASE, storage)
+    return {group.members[0].cell.pairs or 0: group.blocked for group in groups}

@@ -36,7 +36,8 @@ class Eager:
     """Ray's tasks in this process; as there, only `get` raises what a task raised."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("remote", "get", "wait"):
+        self.cancelled: list[Any] = []
+        for name in ("remote", "get", "wait", "cancel"):
             monkeypatch.setattr(ray, name, getattr(self, name))
 
     def remote(self, num_returns: int = 1, **_: Any) -> Callable[..., Any]:
@@ -60,6 +61,10 @@ class Eager:
     def wait(self, references: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
         """All are done."""
         return references, []
+
+    def cancel(self, reference: Any) -> None:
+        """Note it: what is done cannot be cancelled."""
+        self.cancelled.append(reference)
 
 
 @pytest.fixture
@@ -126,7 +131,7 @@ class Searched:
         self.fresh: list[float | BaseException] = [0.8, 0.7, 0.6]
         self.made: list[tuple[PipelineConfig, dict[str, str]]] = []
         self.fault: Exception | None = None
-        Eager(monkeypatch)
+        self.tasks = Eager(monkeypatch)
         data = SimpleNamespace(has_labelled_pairs=is_labelled)
         monkeypatch.setattr(session, "checked_session", lambda *_: nullcontext())
         monkeypatch.setattr(Sweep, "_embedded", lambda _: (data, {}, {}))
@@ -241,6 +246,8 @@ def test_a_gain_that_cannot_be_measured_is_said_and_the_best_published(
     assert "the best on fresh seeds: seed 1000: head: epoch 2 gave loss nan" in note
     assert note in printed(sweep)
     assert storage.read_json("runs/swept/sweep/summary.json")["notes"] == summary["notes"]
+    # The other would hold its core while the pipeline trains.
+    assert [0.7] * 5 in searched.tasks.cancelled
 
 
 def test_own_values_without_a_score_are_compared_with_nothing() -> None:
