@@ -61,8 +61,8 @@ def build(args: Settings) -> Application:
     }
     if len(groups) == 1:
         return _deployment(serve.ingress()(Classifier), **options).bind(args, models)
-    # What waits for an encoder that is away must leave places to the others.
-    waiting = {"max_queued_requests": max(1, args.ongoing_requests // 2)}
+    # What waits for encoders that are away must leave places to the others.
+    waiting = {"max_queued_requests": max(1, args.ongoing_requests // len(groups))}
     handles: dict[str, Application] = {}
     for digest, members in groups.items():
         encoder = _deployment(Encoder, name=f"Encoder-{digest[:8]}", **options | waiting)

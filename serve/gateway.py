@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import grpc
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
@@ -15,8 +16,9 @@ __all__ = ["RemoteBackends"]
 
 # A replica is lost or full for about this long.
 RETRY_AFTER_S = 1.0
-# An encoder that does not say within this time what it serves counts as away.
-CARDS_LIMIT_S = 2.0
+# An encoder that does not say within this time what it serves counts as away; a probe of Kubernetes
+# gives up after 1 s.
+CARDS_LIMIT_S = 0.5
 
 
 class RemoteBackends:
@@ -82,4 +84,9 @@ async def _called(response: Any) -> Any:
     try:
         return await response
     except (BackPressureError, DeploymentUnavailableError, RayActorError):
+        raise overloaded(RETRY_AFTER_S) from None
+    except grpc.aio.AioRpcError as error:
+        # Serve's throughput mode: a replica that shuts down cancels what it has not answered.
+        if error.code() is not grpc.StatusCode.CANCELLED:
+            raise
         raise overloaded(RETRY_AFTER_S) from None

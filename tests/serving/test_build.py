@@ -56,20 +56,23 @@ def test_each_encoder_is_a_deployment_behind_one_gateway(tmp_path: Path, encoder
     assert all(name.startswith("Encoder-") for name in found)
 
 
-@pytest.mark.parametrize("names", [["one"], ["one", "far"]])
+@pytest.mark.parametrize(
+    ("names", "share"), [(["one"], set()), (["one", "far"], {4}), (["one", "far", "further"], {2})]
+)
 def test_the_limits_of_ray_leave_room_for_those_of_the_application(
-    tmp_path: Path, encoder: Path, names: list[str]
+    tmp_path: Path, encoder: Path, names: list[str], share: set[int]
 ) -> None:
     root, scratch = tmp_path / "store", tmp_path / "scratch"
     publish(root, encoder, scratch, name="one", seed=1)
-    publish(root, write_encoder(tmp_path / "other", seed=3), scratch, name="far", seed=3)
+    for seed, name in ((3, "far"), (4, "further")):
+        publish(root, write_encoder(tmp_path / name, seed=seed), scratch, name=name, seed=seed)
     settings = Settings(model=names, storage=str(root), ongoing_requests=8)
     ingress, *encoders = bound_deployments(build(settings))
     assert ingress.max_queued_requests >= 2 * 8
     for deployment in (ingress, *encoders):
         assert deployment.max_ongoing_requests >= 2 * 8
-    # One that is away must not fill the ingress with what waits for it.
-    assert {deployment.max_queued_requests for deployment in encoders} <= {4}
+    # Those that are away must not fill the ingress with what waits for them.
+    assert {deployment.max_queued_requests for deployment in encoders} == share
 
 
 def test_what_cannot_be_served_is_said_before_anything_starts(

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 from fastapi.testclient import TestClient
 from local_service import LocalParts, parts_of
@@ -19,6 +20,10 @@ from serve.schemas import PROBLEM_MEDIA_TYPE, ClassifyRequest
 from serve.telemetry import Observer
 
 BODY = {"language": "xc", "inputs": ["a"]}
+# What a call in Serve's throughput mode raises whose replica shuts down.
+CANCELLED = grpc.aio.AioRpcError(
+    grpc.StatusCode.CANCELLED, grpc.aio.Metadata(), grpc.aio.Metadata()
+)
 LANGUAGES = {"one": ("en", "xc"), "two": ("en", "xd")}
 
 
@@ -87,7 +92,9 @@ def test_every_answer_is_counted_where_it_leaves(models: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ActorDiedError(), DeploymentUnavailableError(SimpleNamespace(name="a"))]
+    "error",
+    [ActorDiedError(), DeploymentUnavailableError(SimpleNamespace(name="a")), CANCELLED],
+    ids=lambda error: type(error).__name__,
 )
 def test_a_lost_replica_is_a_problem_with_retry_after(models: Storage, error: Exception) -> None:
     statuses, parts = Statuses(), parts_of(models, ["one"])
