@@ -45,14 +45,23 @@ function chosen() {
   return models.find((model) => model.name === byId("model").value);
 }
 
+// What was chosen stays so where it is still there.
 function fill(select, values) {
+  const before = select.value;
   select.replaceChildren(...values.map((value) => new Option(value, value)));
+  if (values.includes(before)) select.value = before;
+}
+
+// For those who have texts read to them.
+function nameLanguage() {
+  byId("texts").lang = byId("language").value;
 }
 
 function showModel() {
   const model = chosen();
   if (!model) return;
   fill(byId("language"), [...new Set([model.target_language, model.source_language])]);
+  nameLanguage();
   byId("texts-label").textContent = model.inputs === "pair"
     ? "Pairs, one per line: premise, a tab or |, hypothesis"
     : "Sentences, one per line";
@@ -85,7 +94,7 @@ function metricRow(metric) {
   return row;
 }
 
-const linesOf = (text) => text.split(/\r?\n/).filter((line) => line.trim());
+const linesOf = (text) => text.split("\n").filter((line) => line.trim());
 
 function inputsOf(text, isPair) {
   const lines = linesOf(text);
@@ -118,41 +127,61 @@ function parseCsv(text) {
       row.push("");
     } else if (sign === "\n" && !quoted) {
       rows.push([""]);
-    } else if (sign !== "\r" || quoted) {
+    } else {
       row[row.length - 1] += sign;
     }
   }
   if (quoted) throw new Error(`row ${rows.length}: a quote opens here and never closes`);
-  return rows.filter((row) => row.some((field) => field.trim()));
+  // Numbered as a spreadsheet does it, before blank rows go.
+  return rows.map((fields, place) => ({ fields, number: place + 1 }))
+    .filter((row) => row.fields.some((field) => field.trim()));
 }
 
-// The wanted columns of a CSV file as lines, with a tab between two, and which they were.
+// The wanted columns of a CSV file as lines, with a tab between two, and which they were; rows without
+// a text are left out.
 function linesOfCsv(text, wanted) {
   const rows = parseCsv(text);
-  const heads = (rows[0] ?? []).map((field) => field.trim().toLowerCase());
+  const first = rows[0]?.fields ?? [];
+  const heads = first.map((field) => field.trim().toLowerCase());
   const named = wanted.every((name) => heads.includes(name));
   const names = wanted.join(" and ");
   const remedy = "put texts that hold a comma in quotes";
+  if (!named && heads.length === 1 && /[;\t]/.test(heads[0])) {
+    throw new Error("the first row holds a semicolon or a tab: save the file with commas between its "
+      + `columns, or, if it has one column, name it ${names} in the first row`);
+  }
   if (rows.length && !named && heads.length !== wanted.length) {
     throw new Error(`the first row does not say which of ${heads.length} columns to read: `
       + `name ${names} there, or ${remedy}`);
   }
-  const odd = rows.findIndex((row) => row.length !== heads.length);
-  if (odd >= 0) {
-    throw new Error(`columns of row ${odd + 1}: ${rows[odd].length}, of the first ${heads.length}; ${remedy}`);
+  const odd = rows.find((row) => row.fields.length !== heads.length);
+  if (odd) {
+    throw new Error(`columns of row ${odd.number}: ${odd.fields.length}, of the first ${heads.length}; ${remedy}`);
   }
   const places = wanted.map((name, place) => (named ? heads.indexOf(name) : place));
-  const lines = rows.slice(named ? 1 : 0).map((row) =>
-    places.map((place) => row[place].replace(/\s+/g, " ")).join("\t"));
+  const lines = rows.slice(named ? 1 : 0)
+    .map((row) => places.map((place) => row.fields[place].replace(/\s+/g, " ")).join("\t"))
+    .filter((line) => line.trim());
   return { lines, told: named ? `columns: ${names}` : "the first row too, as it names no column" };
+}
+
+// Without the mark that Excel puts before UTF-8, and with \n as the only end of a line.
+function decoded(bytes) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes).replace(/\r\n?/g, "\n");
+  } catch {
+    throw new Error("it is not UTF-8: save it as UTF-8");
+  }
 }
 
 async function readFile() {
   const file = byId("file").files[0];
   if (!file) return;
-  const text = (await file.text()).replace(/^\ufeff/, "");
+  // To a browser, choosing the same file again once it is mended is else no change.
+  byId("file").value = "";
   const wanted = chosen()?.inputs === "pair" ? ["premise", "hypothesis"] : ["text"];
   try {
+    const text = decoded(await file.arrayBuffer());
     const { lines, told } = /\.csv$/i.test(file.name)
       ? linesOfCsv(text, wanted) : { lines: linesOf(text), told: "line by line" };
     if (!lines.length) throw new Error("there is no text in it");
@@ -163,10 +192,11 @@ async function readFile() {
   }
 }
 
-function answerItem(input, prediction) {
+function answerItem(input, prediction, language) {
   const item = element("li");
   const text = element("div", typeof input === "string" ? input : `${input.premise} | ${input.hypothesis}`);
   text.dir = "auto";
+  text.lang = language;
   item.append(text);
   for (const [label, probability] of Object.entries(prediction.probabilities)) {
     const bar = barOf(label, probability);
@@ -209,7 +239,8 @@ async function classify(event) {
       const part = inputs.slice(done, done + ROWS_OF_A_REQUEST);
       say(`${done} of ${inputs.length}`);
       const answer = await call("v1/classify", { model: model.name, language, inputs: part, compare });
-      byId("list").append(...part.map((input, place) => answerItem(input, answer.predictions[place])));
+      byId("list").append(
+        ...part.map((input, place) => answerItem(input, answer.predictions[place], language)));
       byId("answers").hidden = false;
     }
     say(`${inputs.length} answered in ${Math.round(performance.now() - began)} ms`);
@@ -225,7 +256,7 @@ async function start() {
     ({ models } = await call("v1/models"));
     fill(byId("model"), models.map((model) => model.name));
     showModel();
-    say("");
+    say(`models: ${models.length}`);
   } catch (error) {
     say(error.message, true);
   }
@@ -233,6 +264,7 @@ async function start() {
 
 byId("ask").addEventListener("submit", classify);
 byId("model").addEventListener("change", showModel);
+byId("language").addEventListener("change", nameLanguage);
 byId("file").addEventListener("change", readFile);
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();

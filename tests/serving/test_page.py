@@ -27,8 +27,8 @@ pytestmark = [
 ]
 LINES = ["a good film", "<img src=x onerror=document.title='attacked'>", "", "well made"]
 STATUS = "document.getElementById('status')"
-# Content of a file, and the lines that it stands for; none: it is refused.
-FILES: dict[str, tuple[str, list[str]]] = {
+# Content of a file (UTF-8 where it is text), and the lines that it stands for; none: it is refused.
+FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "plain.txt": (
         'Good film, well made\n\n5" of "rain\n',
         ["Good film, well made", '5" of "rain'],
@@ -41,6 +41,15 @@ FILES: dict[str, tuple[str, list[str]]] = {
     "inside.csv": ("id,text\n1,Good film, well made\n", []),
     "other.csv": ("id,review\n1,good\n", []),
     "open.csv": ('text\n"never closed\nfine\n', []),
+    "korean.csv": ("text\n정말 좋았다\n".encode("cp949"), []),
+    "marked.csv": ("\ufefftext\n정말 좋았다\n", ["정말 좋았다"]),
+    "european.csv": ("id;text\n1;gut\n", []),
+    "tabs.csv": ("id\ttext\n1\tgood\n", []),
+    "named.csv": ("text\ngood; dull\n", ["good; dull"]),
+    "old.csv": ("text\rgood\rdull\r", ["good", "dull"]),
+    "old.txt": ("good\rdull\r\nfine", ["good", "dull", "fine"]),
+    "gaps.csv": ("id,text\n1,\n2,good\n", ["good"]),
+    "hollow.csv": ("id,text\n1,\n2,\n", []),
 }
 TAB, ENTER, SPACE = ("Tab", 9, ""), ("Enter", 13, "\r"), (" ", 32, " ")
 
@@ -57,9 +66,11 @@ def served(models: Storage, keys: KeyFile | None = None) -> Iterator[str]:
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(20)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +120,8 @@ def test_sentences_are_classified_by_keyboard(
             assert bars == 18
             assert await page.value("document.title") == "LangAlign"
             assert await page.value("document.documentElement.scrollWidth") <= width
+            assert await page.value("document.getElementById('texts').lang") == "xc"
+            assert set(await page.value(f"{shown}.map(e => e.lang)")) == {"xc"}
             back = await page.value("getComputedStyle(document.body).backgroundColor")
             assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 28)"}[scheme]
             await page.screenshot(tmp_path / f"{scheme}-{width}.png")
@@ -134,7 +147,6 @@ def test_csv_files_and_pairs(url: str, tmp_path: Path) -> None:
             await page.value("document.getElementById('texts').value = 'a film | a good film'")
             await page.value("document.getElementById('ask').requestSubmit()")
             await page.wait_for("document.querySelectorAll('#list > li').length == 1")
-            # Another name each time: choosing the same file again is no change to a browser.
             path = tmp_path / "pairs.csv"
             path.write_text('premise,hypothesis\n"good | bad","a film"\n')
             await upload(page, path)
@@ -163,12 +175,43 @@ def test_files_are_read_whole_or_refused(url: str, tmp_path: Path) -> None:
             for name, (content, lines) in FILES.items():
                 await page.value("document.getElementById('texts').value = ''")
                 path = tmp_path / name
-                path.write_text(content)
+                path.write_bytes(content if isinstance(content, bytes) else content.encode())
                 await upload(page, path)
                 await page.wait_for(f"{STATUS}.textContent.includes('{name}')")
                 shown = await page.value("document.getElementById('texts').value")
                 found = (shown, await page.value(f"{STATUS}.className"))
                 assert found == ("\n".join(lines), "" if lines else "bad"), name
+            path = tmp_path / "mended.csv"
+            path.write_text("text\n\ngood, dull\n")
+            await upload(page, path)
+            await page.wait_for(f"{STATUS}.textContent.includes('columns of row 3')")
+            path.write_text('text\n\n"good, dull"\n')
+            await upload(page, path)
+            await page.wait_for("document.getElementById('texts').value == 'good, dull'")
+            assert await page.value(f"{STATUS}.textContent.startsWith('1 rows of mended.csv')")
+            assert page.errors == []
+
+    asyncio.run(scenario())
+
+
+def test_a_page_opened_before_the_service_is_ready_needs_no_reload(
+    url: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        assert BROWSER is not None
+        async with browser_page(BROWSER, tmp_path / "profile") as page:
+            await page.open(url, width=1200, scheme="light")
+            await page.wait_for("document.getElementById('model')?.options.length == 3")
+            # As they are then.
+            for name in ("model", "language"):
+                await page.value(f"document.getElementById('{name}').replaceChildren()")
+            await page.value("document.getElementById('texts').value = 'a good film'")
+            await page.value("document.getElementById('send').click()")
+            await page.wait_for("document.getElementById('model').options.length == 3")
+            await page.wait_for(f"{STATUS}.textContent == 'models: 3'")
+            await page.wait_for("document.getElementById('send').ariaDisabled == 'false'")
+            await page.value("document.getElementById('send').click()")
+            await page.wait_for("document.querySelectorAll('#list > li').length == 1")
             assert page.errors == []
 
     asyncio.run(scenario())
@@ -189,7 +232,14 @@ def test_a_key_is_asked_for_and_used(models: Storage, tmp_path: Path) -> None:
             await page.value("document.getElementById('key').select()")
             await page.type(key)
             await page.press(*ENTER)
-            await page.wait_for("document.getElementById('model').options.length == 3")
+            await page.wait_for(f"{STATUS}.textContent == 'models: 3'")
+            # The key is taken once more while another model is chosen, which stays so.
+            choose = "const m = document.getElementById('model'); m.value = 'two';"
+            await page.value(f"{{ {choose} m.dispatchEvent(new Event('change')); }}")
+            await page.value(f"{STATUS}.textContent = ''")
+            await page.value("document.getElementById('key-form').requestSubmit()")
+            await page.wait_for(f"{STATUS}.textContent == 'models: 3'")
+            assert await page.value("document.getElementById('model').value") == "two"
             await focus(page, "texts")
             await page.type("a good film")
             await focus(page, "send")
