@@ -23,6 +23,7 @@ from cluster.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 150.0
+STATISTICS_VARIABLE = "RAY_SERVE_HAPROXY_STATS_PORT"
 INGRESS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -41,11 +42,7 @@ class RunningService:
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """Processes of the replicas of a deployment."""
-        return [
-            child
-            for child in self.process.children(recursive=True)
-            if deployment in " ".join(_command(child)) and "ServeReplica" in _command(child)[0]
-        ]
+        return replicas_below(self.process, deployment)
 
     def proxies(self) -> list[psutil.Process]:
         """Processes of HAProxy."""
@@ -69,7 +66,7 @@ def running_service(folder: Path, **args: Any) -> Iterator[RunningService]:
     command = [str(Path(sys.executable).parent / "serve"), "run", str(path)]
     # HAProxy's own ports would be the same for every service of this machine.
     ports = {
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
+        STATISTICS_VARIABLE: str(statistics),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
     }
     with log.open("wb") as file:
@@ -85,7 +82,16 @@ def running_service(folder: Path, **args: Any) -> Iterator[RunningService]:
         _wait_until_ready(service, process)
         yield service
     finally:
-        _stop(process)
+        _stop(process, statistics)
+
+
+def replicas_below(process: psutil.Process, deployment: str) -> list[psutil.Process]:
+    """Processes of the replicas of a deployment of the service that `process` began."""
+    return [
+        child
+        for child in process.children(recursive=True)
+        if deployment in " ".join(_command(child)) and "ServeReplica" in _command(child)[0]
+    ]
 
 
 def _wait_until_ready(service: RunningService, process: "subprocess.Popen[bytes]") -> None:
@@ -101,9 +107,11 @@ def _wait_until_ready(service: RunningService, process: "subprocess.Popen[bytes]
     raise AssertionError(f"not ready: {service.log.read_text()[-3000:]}")
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End the service and everything that it started."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+def _stop(process: "subprocess.Popen[bytes]", statistics: int) -> None:
+    """End the service and everything that it started, also where it has ended by itself."""
+    family = set(_with_statistics_at(statistics))
+    if process.poll() is None:
+        family.update(psutil.Process(process.pid).children(recursive=True))
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(20)
@@ -114,6 +122,17 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     _, alive = psutil.wait_procs(family, timeout=5)
     for left in alive:
         left.kill()
+
+
+def _with_statistics_at(port: int) -> Iterator[psutil.Process]:
+    """Processes whose environment names this port, which each service has for itself."""
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+        except psutil.Error:  # of another user, or gone
+            continue
+        if environment.get(STATISTICS_VARIABLE) == str(port):
+            yield process
 
 
 def wait_for(condition: Callable[[], Any], *, limit_s: float) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
+from real_service import replicas_below
 
 from cluster.ports import free_ports
 from langalign.storage import Storage
@@ -20,12 +22,18 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
+# Of the gRPC server of every replica, which unpickles what it is sent.
+UNPICKLING = "/ray.serve.ASGIService/HandleRequest"
+
+
 @contextmanager
 def command(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    # Whoever starts it has set no mode of Ray's.
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     process = subprocess.Popen(
         [sys.executable, "-m", "serve", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**environment, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -49,8 +57,28 @@ def test_the_printed_line_works_as_it_stands(models: Storage) -> None:
         assert f"http://127.0.0.1:{port}/v1/classify" in line
         answer = subprocess.run(["sh", "-c", line], capture_output=True, check=True)
         assert json.loads(answer.stdout)["model"] in ("one", "two")
+        (replica,) = replicas_below(psutil.Process(process.pid), "Classifier")
+        answers = {answer_to_a_stranger(port) for port in listening(replica)}
+        assert grpc.StatusCode.UNAUTHENTICATED in answers
+        # It would be so where the empty request is unpickled.
+        assert grpc.StatusCode.UNKNOWN not in answers
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+
+
+def listening(process: psutil.Process) -> set[int]:
+    """TCP ports that a process listens on."""
+    places = process.net_connections("tcp")
+    return {place.laddr.port for place in places if place.status == psutil.CONN_LISTEN}
+
+
+def answer_to_a_stranger(port: int) -> grpc.StatusCode:
+    """What a call without the cluster's token gets."""
+    options = [("grpc.enable_http_proxy", 0)]
+    channel = grpc.insecure_channel(f"localhost:{port}", options=options)
+    with channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(UNPICKLING)(b"", timeout=10)
+    return refused.value.code()
 
 
 def test_help_lists_every_key() -> None:
