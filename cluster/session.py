@@ -12,13 +12,13 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.display import Display
+from langalign.authtoken import protect_token
 from langalign.errors import ClusterError, ConfigError, LangAlignError, StorageError
 from langalign.storage import STORAGE_VARIABLE, Storage
 
@@ -80,7 +80,7 @@ def session(address: str | None = None) -> Iterator[None]:
             f"no Ray cluster at {target or 'this machine'}: {reason}; unset RAY_ADDRESS and "
             f"cluster.address for a local one, or set RAY_AUTH_MODE=token if it asks for a token"
         ) from error
-    _protect_token()
+    protect_token()
     try:
         yield
     finally:
@@ -209,10 +209,3 @@ def _quieten(is_verbose: bool) -> None:
     # Ray Data prints the traceback of an error in a stage, and then raises it as well.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\..*")
-
-
-def _protect_token() -> None:
-    """Ray writes its token world-readable; only its owner needs it."""
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file() and token.stat().st_uid == os.getuid():
-        token.chmod(0o600)

@@ -12,6 +12,7 @@ import ray
 from pydantic import Field
 from ray import serve
 
+from langalign.authtoken import protect_token
 from langalign.command import exit_status
 from langalign.configfile import describe_keys, load_config
 from langalign.errors import ServingError
@@ -54,6 +55,7 @@ def _serve(arguments: list[str]) -> None:
     application = build(settings)
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        protect_token()
         serve.start(http_options={"host": local.host, "port": local.port})
         serve.run(application)
     except RuntimeError as error:
