@@ -8,9 +8,10 @@ On a local cluster workers inherit the driver's environment; on a real one each 
 import logging
 import os
 import sys
+import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -45,6 +46,8 @@ TRAIN_VARIABLES = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}
 VERBOSE_VARIABLE = "LANGALIGN_VERBOSE"
 # A process of a busy node takes a while to start, and storage out of reach gives up after less.
 ANSWER_LIMIT_S = 120.0
+# Ray knows some seconds after the autoscaler has let a node go that it has.
+GONE_LIMIT_S = 15.0
 
 
 @contextmanager
@@ -92,7 +95,7 @@ def checked_session(address: str | None, storage: Storage, display: Display) -> 
     """A session of which every node reaches the storage; shown as a step, unless it is nested.
 
     Raises:
-        ClusterError: a node does not answer, or died meanwhile.
+        ClusterError: a node does not answer.
         ConfigError: there is no cluster at the address, or it refuses the token.
         StorageError: a node does not reach the storage.
     """
@@ -110,8 +113,10 @@ def checked_session(address: str | None, storage: Storage, display: Display) -> 
 def check_nodes(storage: Storage) -> int:
     """Have every live node use the storage and see the driver's file there; returns the count.
 
+    Nodes that leave the cluster meanwhile, as idle ones do where it scales, are not counted.
+
     Raises:
-        ClusterError: a node does not answer, or died meanwhile.
+        ClusterError: a node does not answer.
         StorageError: a node cannot, naming it and the cause.
     """
     probe = ray.remote(num_cpus=0, max_retries=2)(probe_storage)
@@ -123,14 +128,33 @@ def check_nodes(storage: Storage) -> int:
         for node in nodes:
             here = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
             pending.append(probe.options(scheduling_strategy=here).remote(storage, key))
-        for node, reference in zip(nodes, pending, strict=True):
-            name = node["NodeManagerAddress"]
-            problem = _answer(name, reference)
-            if problem:
-                raise StorageError(f"on node {name}: {problem}")
+        left = [_is_well(*each) for each in zip(nodes, pending, strict=True)]
     finally:
         storage.delete(key)
-    return len(nodes)
+    return sum(left)
+
+
+def _is_well(node: Mapping[str, Any], reference: Any) -> bool:
+    """Whether a node is there and reaches the storage; False if it has left."""
+    name = node["NodeManagerAddress"]
+    try:
+        problem = _answer(name, reference)
+    except ClusterError:
+        if _has_left(node["NodeID"]):
+            return False
+        raise
+    if problem:
+        raise StorageError(f"on node {name}: {problem}")
+    return True
+
+
+def _has_left(node_id: str) -> bool:
+    deadline = time.monotonic() + GONE_LIMIT_S
+    while any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def _answer(name: str, reference: Any) -> str:
@@ -143,8 +167,8 @@ def _answer(name: str, reference: Any) -> str:
         last = " ".join(str(error).split())[-200:]
         reason = f"no answer in {ANSWER_LIMIT_S:.0f} s" if is_late else last
         raise ClusterError(
-            f"node {name} did not look at the storage ({reason}): it may have gone meanwhile, then "
-            "start again; else `python -m cluster doctor` says what is wrong there"
+            f"node {name} did not look at the storage ({reason}): `python -m cluster doctor` says "
+            "what is wrong there"
         ) from error
 
 

@@ -46,6 +46,9 @@ class LocalNodes(FakeMultiNodeProvider):  # type: ignore[misc]
             command = ray_start(
                 f"--address={self._gcs_address}",
                 f"--node-ip-address={address}",
+                # Of its own, as on a machine of its own: a node writes the folder of a job anew
+                # when it first needs it, and would take it away from under the driver.
+                f"--temp-dir={self._folder / f'w{number}'}",
                 *resource_options(resources),
             )
             variables = {

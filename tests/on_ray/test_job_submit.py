@@ -72,8 +72,11 @@ class Nodes:
         head = [f"--port={self.port}", f"--dashboard-port={self.dashboard}"]
         head += ["--dashboard-host=127.0.0.1", f"--temp-dir={self.folder}", "--no-monitor"]
         self._start("--head", "--num-cpus=0", *head)
-        for _ in range(2):
-            self._start(f"--address=127.0.0.1:{self.port}", "--num-cpus=2")
+        for name in "ab":
+            # Of its own, as on a machine of its own: a node writes the folder of a job anew when it
+            # first needs it, and would take it away from under the driver.
+            folder = f"--temp-dir={self.folder / name}"
+            self._start(f"--address=127.0.0.1:{self.port}", "--num-cpus=2", folder)
 
     def kill_worker(self) -> None:
         """SIGKILL one worker node with all of its processes."""

@@ -19,13 +19,17 @@ class FakeRay:
 
     exceptions = exceptions
 
-    def __init__(self, nodes: list[tuple[str, str, Answer]]) -> None:
-        """(id, address, answer) of each node."""
+    def __init__(self, nodes: list[tuple[str, str, Answer]], leaves: str | None) -> None:
+        """(id, address, answer) of each node; `leaves` does after the nodes were asked for once."""
         self._nodes = nodes
+        self._leaves = leaves
+        self._looked = 0
 
     def nodes(self) -> list[dict[str, Any]]:
+        self._looked += 1
+        gone = self._leaves if self._looked > 1 else None
         return [
-            {"NodeID": node_id, "NodeManagerAddress": address, "Alive": True}
+            {"NodeID": node_id, "NodeManagerAddress": address, "Alive": node_id != gone}
             for node_id, address, _ in self._nodes
         ]
 
@@ -58,8 +62,9 @@ def raising(error: Exception) -> Answer:
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     """`check_nodes` on nodes with these answers."""
 
-    def check(*nodes: tuple[str, str, Answer]) -> int:
-        monkeypatch.setattr(session, "ray", FakeRay(list(nodes)))
+    def check(*nodes: tuple[str, str, Answer], leaves: str | None = None) -> int:
+        monkeypatch.setattr(session, "ray", FakeRay(list(nodes), leaves))
+        monkeypatch.setattr(session, "GONE_LIMIT_S", 0.0)
         storage = Storage(str(tmp_path))
         try:
             return session.check_nodes(storage)
@@ -89,3 +94,13 @@ def test_a_node_that_does_not_answer_is_named(
 ) -> None:
     with pytest.raises(ClusterError, match=rf"node 10\.0\.0\.2 .*({words})"):
         asked(("a" * 56, "10.0.0.1", str), ("b" * 56, "10.0.0.2", raising(error)))
+
+
+def test_a_node_that_the_autoscaler_lets_go_meanwhile_is_not_counted(
+    asked: Callable[..., int],
+) -> None:
+    gone = raising(exceptions.RayTaskError("probe", "infeasible", ValueError(), ip="here"))
+    nodes = ("a" * 56, "10.0.0.1", str), ("b" * 56, "10.0.0.2", gone)
+    assert asked(*nodes, leaves="b" * 56) == 1
+    with pytest.raises(ClusterError, match="10.0.0.2"):
+        asked(*nodes, leaves="a" * 56)
