@@ -1,6 +1,6 @@
 """What happens to work when parts of a cluster are lost, and how long it takes to go on.
 
-    python benchmarks/recovery.py                 # all, about 10 minutes on two cores; as root
+    python benchmarks/recovery.py                 # all of them; as root
     python benchmarks/recovery.py head partition  # some of them
 
 A cluster of the rehearsal (a head, two workers of two cores at most, each in a network namespace,

@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ from cluster.embed import ENCODER_FOLDER, EncoderRule
 from cluster.prepare import RunData
 from cluster.units import ALIGNER_FILE, HEAD_FILE
 from cluster.work import Unit
-from langalign import __version__, artifacts, model, report
+from langalign import artifacts, model, report
 from langalign.card import model_card
 from langalign.config import PipelineConfig
 from langalign.manifest import ManifestDraft
 from langalign.outputs import StepOutput
 from langalign.storage import Storage
+from langalign.versions import recorded_versions
 
 __all__ = ["publish_model", "write_reports"]
 
@@ -155,11 +155,6 @@ def _card(
             if made.get(step, step) in ("tune", "align", "head")
         },
         seed=config.seed,
-        versions=_versions(),
+        versions=recorded_versions(LIBRARIES),
         chosen_on="target" if data.has_labelled_pairs else "source",
     )
-
-
-def _versions() -> dict[str, str]:
-    # The project's own from its source: a job that brought it along has it without metadata.
-    return {"langalign-on-ray": __version__} | {name: version(name) for name in LIBRARIES}

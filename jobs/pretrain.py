@@ -17,7 +17,6 @@ from jobs.command import run_job
 from langalign.errors import ConfigError
 from langalign.pretrainconfig import PretrainConfig
 
-DEMO_TEXTS = 20_000
 EXAMPLES = """\
 examples:
   python jobs/pretrain.py align_weight=10                the demo's languages, its dictionary
@@ -35,6 +34,7 @@ def main() -> int:
 
 def _pretrain(config: PretrainConfig, console: Console) -> dict[str, Any]:
     # Loads torch, which --help and a wrong key need not wait for.
+    from langalign.corpus import read_corpus
     from langalign.pretraining import pretrain
     from langalign.wordalign import word_alignment
 
@@ -42,7 +42,7 @@ def _pretrain(config: PretrainConfig, console: Console) -> dict[str, Any]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"out={config.out} is there already; name a new folder")
     start = time.monotonic()
-    source, target, dictionary = _texts(config)
+    source, target, dictionary = read_corpus(config)
     console.print(
         Text(f"{len(source):,} + {len(target):,} texts, {len(dictionary):,} word pairs"),
         soft_wrap=True,
@@ -74,22 +74,6 @@ def _pretrain(config: PretrainConfig, console: Console) -> dict[str, Any]:
         "words": words,
         "history": history,
     }
-
-
-def _texts(config: PretrainConfig) -> tuple[list[str], list[str], list[tuple[str, str]]]:
-    """Texts of both languages, and the dictionary."""
-    from langalign import corpus, counterpart
-
-    if config.source == "demo":
-        count = config.texts or DEMO_TEXTS
-        source = counterpart.unpaired_texts(count, config.seed, counterpart.ENGLISH)
-        target = counterpart.unpaired_texts(count, config.seed, counterpart.COUNTERPART)
-        own = counterpart.dictionary(source)
-    else:
-        source = corpus.read_texts(config.source, config.column, config.texts)
-        target = corpus.read_texts(config.target, config.column, config.texts)
-        own = []
-    return source, target, corpus.read_dictionary(config.dictionary) if config.dictionary else own
 
 
 if __name__ == "__main__":

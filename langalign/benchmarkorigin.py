@@ -2,13 +2,12 @@
 
 import platform
 from functools import cache
-from importlib.metadata import version
 
 import yaml
 
-from langalign import __version__
 from langalign.benchmarkgrid import BenchmarkConfig
 from langalign.report import dump_json
+from langalign.versions import recorded_versions
 
 __all__ = ["CONFIG_FILE", "VERSIONS_FILE", "origin_files", "package_versions"]
 
@@ -24,9 +23,7 @@ _PACKAGES = (
 @cache
 def package_versions() -> dict[str, str]:
     """Of Python and of the packages that numbers come from, by name."""
-    # The project's own from its source: a job that brought it along has it without metadata.
-    own = {"python": platform.python_version(), "langalign-on-ray": __version__}
-    return own | {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version()} | recorded_versions(_PACKAGES)
 
 
 def origin_files(config: BenchmarkConfig) -> dict[str, bytes]:

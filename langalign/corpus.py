@@ -3,11 +3,35 @@
 from itertools import islice
 from pathlib import Path
 
+from langalign import counterpart
 from langalign.errors import DataError
+from langalign.pretrainconfig import PretrainConfig
 from langalign.rowchecks import Field, RowCounts, RowSchema, checked_rows
 from langalign.textfiles import cut, read_lines
 
-__all__ = ["read_dictionary", "read_texts"]
+__all__ = ["read_corpus", "read_dictionary", "read_texts"]
+
+DEMO_TEXTS = 20_000
+
+
+def read_corpus(
+    config: PretrainConfig,
+) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+    """Texts of the source and of the target language, and the dictionary, empty without one.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    if config.source == "demo":
+        count = config.texts or DEMO_TEXTS
+        source = counterpart.unpaired_texts(count, config.seed, counterpart.ENGLISH)
+        target = counterpart.unpaired_texts(count, config.seed, counterpart.COUNTERPART)
+        own = counterpart.dictionary(source)
+    else:
+        source = read_texts(config.source, config.column, config.texts)
+        target = read_texts(config.target, config.column, config.texts)
+        own = []
+    return source, target, read_dictionary(config.dictionary) if config.dictionary else own
 
 
 def read_texts(spec: str, column: str, limit: int | None) -> list[str]:

@@ -33,26 +33,14 @@ def test_a_local_translator_is_told_the_languages_name() -> None:
 
 
 def test_every_cell_of_the_300k_preset_stands_beside_a_figure_of_the_paper() -> None:
-    (study,) = LARGE.studies
-    found = {
-        (cell.method, cell.aligner, cell.pairs, cell.rows): published_score(
-            cell.study, cell.method, cell.aligner, cell.pairs, cell.rows
-        )
-        for cell in cells(study, LARGE.grid_of(study), 0)
-    }
+    found = figures(LARGE)
     assert None not in found.values()
     assert found["english", "none", None, 300_000] == 76.1
     assert found["rev-langalign", "fc", 20_000, 300_000] == 81.9
 
 
 def test_the_50k_preset_gives_the_sizes_that_the_other_has_no_rows_for() -> None:
-    (study,) = SENTIMENT.studies
-    found = {
-        (cell.method, cell.aligner, cell.pairs, cell.rows): published_score(
-            cell.study, cell.method, cell.aligner, cell.pairs, cell.rows
-        )
-        for cell in cells(study, SENTIMENT.grid_of(study), 0)
-    }
+    found = figures(SENTIMENT)
     # The paper shows LangAlign for 5,000 and 15,000 pairs only.
     without = {key[:3] for key, score in found.items() if score is None}
     assert without == {("langalign", "fc", 10_000), ("langalign", "ae", 10_000)}
@@ -67,3 +55,13 @@ def test_the_other_presets_are_the_papers_in_all_else(config: BenchmarkConfig) -
     assert study == whole.model_copy(update={"native": None, "rows": None})
     for section in ("encoder", "tune", "aligner", "head", "cluster"):
         assert getattr(config, section) == getattr(PAPER, section)
+
+
+def figures(preset: BenchmarkConfig) -> dict[tuple[str, str, int | None, int], float | None]:
+    """The paper's figure, if it has one, by method, aligner, pairs and rows of the only study."""
+    (study,) = preset.studies
+    found = (
+        (cell.method, cell.aligner, cell.pairs, cell.rows)
+        for cell in cells(study, preset.grid_of(study), 0)
+    )
+    return {key: published_score(study.name, *key) for key in found}

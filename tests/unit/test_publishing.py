@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.publishing import LIBRARIES, _versions
+from cluster.publishing import LIBRARIES
+from langalign.versions import recorded_versions
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -24,4 +25,4 @@ def test_a_project_that_was_brought_along_and_not_installed_has_its_version(
     monkeypatch.setattr(metadata, "distribution", distribution)
     project = tomllib.loads(PROJECT.read_text())["project"]
     installed = {name: metadata.version(name) for name in LIBRARIES}
-    assert _versions() == {project["name"]: project["version"], **installed}
+    assert recorded_versions(LIBRARIES) == {project["name"]: project["version"], **installed}
