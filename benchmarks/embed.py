@@ -76,7 +76,7 @@ def load(folder: Path, precision: str, batch_tokens: int | None) -> SentenceEnco
         precision=precision,
         batch_tokens=batch_tokens,
     )
-    return encoder.prepare().to("cuda" if torch.cuda.is_available() else "cpu")
+    return encoder.prepare("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def bare_loop(folder: Path, texts: list[str], precision: str, batch_tokens: int | None) -> Result:

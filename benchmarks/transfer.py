@@ -129,7 +129,7 @@ def run_seed(
     settings = settings.seeded(seed)
     worker = Worker(device=device)
     encoder, head = _tuned(study, encoder_name, settings, tune_on, worker)
-    encoded = Encoded(encoder.prepare(), study, seed, device)
+    encoded = Encoded(encoder.prepare(device), study, seed, device)
     test = encoded.rows("test", None, of_target=True)
     where = {"study": study.name, "step1": tune_on, "seed": seed, "pooling": settings.pooling}
     where["step3"] = settings.step3

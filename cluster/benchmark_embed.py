@@ -60,7 +60,7 @@ class Embedder:
         """The frozen encoder."""
         folder = StepOutput(self.storage, self.rule.prefix).fetch() / ENCODER_FOLDER
         encoder = SentenceEncoder.load(str(folder), **self.rule.options())
-        return encoder.prepare().to(self.device)
+        return encoder.prepare(self.device)
 
     def rows(self, part: TextPart, which: Part) -> Labelled:
         """Embeddings and labels (-1 without one) of some rows, in ascending order of id."""

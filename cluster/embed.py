@@ -276,7 +276,7 @@ class _Encode:
         )
         # Ray shows an actor only the GPUs it was given.
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return encoder.prepare().to(device)
+        return encoder.prepare(device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         types = row.pop("types")

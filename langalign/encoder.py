@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from langalign.errors import ConfigError, EncoderError
 from langalign.hub import ask_hub
 from langalign.tokens import IntArray, TextTokenizer, TokenizedText, length_batches
+from langalign.written_encoder import WrittenEncoder
 
 __all__ = ["PRECISIONS", "SentenceEncoder"]
 
@@ -61,6 +62,7 @@ class SentenceEncoder(nn.Module):
         self.pooling = pooling
         self.precision = precision
         self._batch_tokens = batch_tokens
+        self._written: WrittenEncoder | None = None
         self.config = cast(Any, model).config
         self.width = int(self.config.hidden_size)
         self.tokenize = TextTokenizer(
@@ -135,25 +137,33 @@ class SentenceEncoder(nn.Module):
         call_tokens = CALL_TOKENS[self.device.type == "cuda"]
         return length_batches(tokens.lengths(), batch_tokens or self.batch_tokens, call_tokens)
 
-    def prepare(self) -> Self:
-        """Freeze, and cast the weights to the precision of inference."""
+    def prepare(self, device: torch.device | str = "cpu") -> Self:
+        """Freeze on a device, weights in the precision of inference; it only embeds from now on."""
         self.requires_grad_(False)
         self.eval()
-        self.model.to(PRECISIONS[self.precision])
+        self.model.to(device, PRECISIONS[self.precision])
+        self._written = WrittenEncoder.of(self.model, first_only=self.pooling == "cls")
         return self
 
     def forward(
         self, input_ids: Tensor, mask: Tensor | None, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Padded ids (B, T) to embeddings (B, D); `mask` (B, T) is None where nothing is padded."""
-        extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        states = self.model(input_ids=input_ids, attention_mask=mask, **extra).last_hidden_state
+        states = self._states(input_ids, mask, token_type_ids)
         if self.pooling == "cls":
-            return cast(Tensor, states[:, 0].float())
+            return states[:, 0].float()
         if mask is None:
-            return cast(Tensor, states.float().mean(1))
+            return states.float().mean(1)
         weights = mask.unsqueeze(-1).float()
-        return cast(Tensor, (states.float() * weights).sum(1) / weights.sum(1))
+        return (states.float() * weights).sum(1) / weights.sum(1)
+
+    def _states(self, input_ids: Tensor, mask: Tensor | None, types: Tensor | None) -> Tensor:
+        """Last hidden states (B, T, D), of which pooling `cls` may be given the first only."""
+        if self._written is not None:
+            return self._written(input_ids, mask, types)
+        extra = {} if types is None else {"token_type_ids": types}
+        found = self.model(input_ids=input_ids, attention_mask=mask, **extra)
+        return cast(Tensor, found.last_hidden_state)
 
     def batch(self, tokens: TokenizedText, rows: IntArray) -> tuple[Tensor | None, ...]:
         """Pad some rows of `tokens` to their longest: the arguments of `forward`."""

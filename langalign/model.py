@@ -91,7 +91,7 @@ class TextModel:
         if encoder is None:
             target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             loaded = SentenceEncoder.load(str(folder / ENCODER_FOLDER), **config["encoder"])
-            encoder = loaded.prepare().to(target)
+            encoder = loaded.prepare(target)
         aligner = build_aligner(width=encoder.width, **config["aligner"])
         if (folder / ALIGNER_FILE).is_file():
             aligner.load_state_dict(load_file(folder / ALIGNER_FILE))

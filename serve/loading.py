@@ -118,10 +118,10 @@ class Loader:
             # int8 starts from full precision: its linear layers are quantised below.
             wanted = "fp32" if self.precision == "int8" else self.precision
             options = {**options, "precision": wanted}
-        encoder = SentenceEncoder.load(str(folder), **options).prepare()
+        encoder = SentenceEncoder.load(str(folder), **options)
         if self.precision == "int8":
             encoder.model = _quantized(encoder.model)
-        return encoder.to(self.device)
+        return encoder.prepare(self.device)
 
 
 def _quantized(model: nn.Module) -> nn.Module:

@@ -1,0 +1,108 @@
+"""The written-out forward pass against transformers' own, on tiny random models."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from tiny_encoder import WIDTH
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+from langalign.written_encoder import WrittenEncoder
+
+PAD = 1
+KINDS = {
+    "xlm-roberta": (XLMRobertaModel, XLMRobertaConfig),
+    "roberta": (RobertaModel, RobertaConfig),
+    "bert": (BertModel, BertConfig),
+}
+
+
+def make(kind: str = "xlm-roberta", **changes: Any) -> Any:
+    model, config = KINDS[kind]
+    torch.manual_seed(0)
+    sizes = {"hidden_size": WIDTH, "num_attention_heads": 2, "intermediate_size": 2 * WIDTH}
+    made = config(
+        **{
+            **sizes,
+            "vocab_size": 50,
+            "num_hidden_layers": 2,
+            "max_position_embeddings": 40,
+            "type_vocab_size": 2,
+            "pad_token_id": PAD,
+            "initializer_range": 0.5,
+            **changes,
+        }
+    )
+    return model(made, add_pooling_layer=False).eval().requires_grad_(False)
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of 12, 7 and 1 tokens, padded; one holds a pad token of its own."""
+    ids = torch.randint(2, 50, (3, 12), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(12) < torch.tensor([12, 7, 1])[:, None]
+    ids[0, 4] = PAD
+    return ids.where(mask, PAD), mask.long()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first_only", [True, False])
+def test_states_are_those_of_transformers(kind: str, first_only: bool) -> None:
+    model = make(kind)
+    ids, mask = batch()
+    types = (torch.arange(12) > 5).long().expand(3, 12)
+    # Before the weights are joined.
+    wanted = [
+        model(input_ids=ids, attention_mask=mask).last_hidden_state,
+        model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state,
+    ]
+    alone = model(input_ids=ids[:1, :5]).last_hidden_state
+    written = WrittenEncoder.of(model, first_only=first_only)
+    assert written is not None
+    read = slice(0, 1) if first_only else slice(None)
+    keep = mask[:, read, None].bool()
+    for expected, given in zip(wanted, (None, types), strict=True):
+        found = written(ids, mask, given)
+        torch.testing.assert_close(found * keep, expected[:, read] * keep, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(written(ids[:1, :5], None), alone[:, read], atol=2e-6, rtol=1e-5)
+
+
+def test_takes_no_memory_and_leaves_the_model_as_it_is() -> None:
+    model = make()
+    ids, mask = batch()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    wanted = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    written = WrittenEncoder.of(model, first_only=True)
+    assert written is not None
+    own = model.encoder.layer[0].attention.self
+    joined = written.layers[0].qkv[0]
+    starts = [part.weight.data_ptr() - joined.data_ptr() for part in (own.query, own.key)]
+    assert starts == [0, WIDTH * WIDTH * joined.element_size()]
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+    assert torch.equal(model(input_ids=ids, attention_mask=mask).last_hidden_state, wanted)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hidden_act": "relu"}, {"is_decoder": True}, {"chunk_size_feed_forward": 4}]
+)
+def test_another_make_is_left_to_transformers(changes: dict[str, Any]) -> None:
+    assert WrittenEncoder.of(make(**changes), first_only=True) is None
+
+
+def test_other_models_and_other_layers_are_left_to_transformers() -> None:
+    other = DistilBertModel(DistilBertConfig(vocab_size=50, dim=WIDTH, n_heads=2, n_layers=1))
+    assert WrittenEncoder.of(other, first_only=True) is None
+    adapted = inject_adapter_in_model(LoraConfig(target_modules=["query"]), make())
+    assert WrittenEncoder.of(adapted, first_only=True) is None
+    with torch.device("meta"):
+        elsewhere = make()
+    assert WrittenEncoder.of(elsewhere, first_only=True) is None
