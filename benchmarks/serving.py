@@ -35,7 +35,7 @@ from random_encoder import SHAPES, sentences_as_long_as_real_ones
 from rich.console import Console
 from rich.table import Table
 from serving_load import Measured, run_load
-from serving_setup import HAPROXY, LABELS, OPTIONS, make_models, ours, server
+from serving_setup import EQUAL_PRIORITY, HAPROXY, LABELS, OPTIONS, make_models, ours, server
 
 from cluster.ports import free_ports
 from langalign import artifacts
@@ -124,7 +124,7 @@ def main() -> None:
             settings |= {"model": "bench-xc", "storage": str(store), "threads": threads}
             settings["precision"] = precision
             command = ours(folder, port, **settings)
-            env = HAPROXY if arguments.ingress == "haproxy" else {}
+            env = EQUAL_PRIORITY | (HAPROXY if arguments.ingress == "haproxy" else {})
             if way != "ours":
                 script = str(Path(__file__).with_name("serving_peer.py"))
                 command = [sys.executable, script, way, str(pipeline_folder), str(port)]

@@ -24,11 +24,22 @@ from langalign.manifest import ManifestDraft
 from langalign.model import write_config
 from langalign.storage import Storage
 
-__all__ = ["HAPROXY", "LABELS", "OPTIONS", "make_models", "ours", "publish", "server"]
+__all__ = [
+    "EQUAL_PRIORITY",
+    "HAPROXY",
+    "LABELS",
+    "OPTIONS",
+    "make_models",
+    "ours",
+    "publish",
+    "server",
+]
 
 ROOT = Path(__file__).parents[1]
 LABELS = ("negative", "positive")
 START_LIMIT_S = 180.0
+# Ray's workers give way to every other process (nice 15), so also to the load; the peers do not.
+EQUAL_PRIORITY = {"RAY_worker_niceness": "0"}
 HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 OPTIONS: dict[str, Any] = {"pooling": "cls", "max_length": MAX_LENGTH, "precision": "fp32"}
 
