@@ -67,7 +67,12 @@ class Load:
         streams = await asyncio.open_connection("127.0.0.1", self._port)
         place = number * 37
         while (moment := await arrivals.get()) is not None:
-            await self._ask(streams, place, moment)
+            try:
+                await self._ask(streams, place, moment)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                # Servers close what was idle for long: uvicorn after 5 s.
+                streams = await asyncio.open_connection("127.0.0.1", self._port)
+                await self._ask(streams, place, moment)
             place += 1
         streams[1].close()
 

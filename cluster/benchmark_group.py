@@ -34,7 +34,7 @@ from langalign.outputs import StepOutput
 from langalign.stacking import TrialStack
 from langalign.storage import Storage
 from langalign.training import Labelled, Pairs, count_outcomes
-from langalign.trials import TrainedTrial, TrialData
+from langalign.trials import NO_PROBE, TrainedTrial, TrialData
 
 __all__ = ["run_group", "tune_encoder"]
 
@@ -134,7 +134,7 @@ class GroupRun:
         test = embedder.rows(self.group.test, "all")
         embedded_s = sum(map(embedder.seconds, {*stack.parts, self.group.test}))
         options = [member.options for member in stack.members]
-        trials = TrialStack([o for o in options if o], data, self.device, probe_epochs=0)
+        trials = TrialStack([o for o in options if o], data, self.device, probe=NO_PROBE)
         failures: dict[int, str] = {}
         while trials.live:
             failures |= {r.trial: r.failure for r in trials.step() if r.failure}

@@ -19,6 +19,7 @@ from cluster.study import SCORE
 from cluster.trial import TrialGroup, assigned_device, fetched, reason_of
 from langalign.config import PipelineConfig
 from langalign.errors import LangAlignError
+from langalign.trials import Probe
 
 __all__ = ["MemberScheduler", "TrialBundle"]
 
@@ -39,7 +40,7 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
         pipeline: PipelineConfig,
         seeds: Sequence[int],
         matmul_precision: str,
-        probe_epochs: int,
+        probe: Probe,
         verdicts: Any,
     ) -> None:
         """`arrays` holds a reference to TrialArrays for each pooling."""
@@ -50,7 +51,7 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
         self.arrays = fetched(arrays)
         self.pipeline = pipeline
         self.seeds = list(seeds)
-        self.probe_epochs = probe_epochs
+        self.probe = probe
         self.verdicts = verdicts
         self.reset_config(config)
 
@@ -103,7 +104,7 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
                 pipeline=self.pipeline,
                 arrays=self.arrays,
                 device=assigned_device(),
-                probe_epochs=self.probe_epochs,
+                probe=self.probe,
             )
         self.group.step()
         still = self.group.live

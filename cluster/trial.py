@@ -20,7 +20,7 @@ from langalign.config import PipelineConfig
 from langalign.errors import TrainingError
 from langalign.searchspace import pipeline_values
 from langalign.stacking import TrialStack
-from langalign.trials import AlignerShape, TrialOptions, TrialReport
+from langalign.trials import NO_PROBE, AlignerShape, Probe, TrialOptions, TrialReport
 
 __all__ = [
     "TrialGroup",
@@ -75,11 +75,10 @@ class TrialGroup:
         pipeline: PipelineConfig,
         arrays: Mapping[str, TrialArrays],
         device: torch.device,
-        probe_epochs: int,
+        probe: Probe,
     ) -> None:
-        """`trials` are values by config key, `arrays` the embeddings by pooling.
-
-        `probe_epochs` is how long the heads train that score aligners while these train.
+        """`trials` are values by config key, `arrays` the embeddings by pooling. The
+        `probe` is what scores aligners while these train.
 
         Raises:
             LangAlignError: values that make no aligner, as a depth that its kind does not have.
@@ -93,7 +92,7 @@ class TrialGroup:
             named.setdefault(pooling, []).extend((number, seed) for seed in seeds)
             options.setdefault(pooling, []).extend(trial_options(config, seed) for seed in seeds)
         direction = pipeline.aligner.direction
-        stacked = partial(TrialStack, device=device, probe_epochs=probe_epochs)
+        stacked = partial(TrialStack, device=device, probe=probe)
         self._stacks = [
             (stacked(options[pooling], arrays[pooling].tensors(direction)), names)
             for pooling, names in named.items()
@@ -150,7 +149,7 @@ def fit_seeds(
             pipeline=pipeline,
             arrays=data,
             device=assigned_device(),
-            probe_epochs=0,
+            probe=NO_PROBE,
         )
         while group.live:
             group.step()

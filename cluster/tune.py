@@ -40,10 +40,10 @@ from langalign.config import PipelineConfig
 from langalign.errors import IntegrityError, TrainingError
 from langalign.outputs import StepOutput, digest_of
 from langalign.searchspace import SweepConfig, paper_points, pipeline_values, suggest
-from langalign.stacked_steps import PROBE_EPOCHS
 from langalign.storage import Storage
 from langalign.sweepreport import print_gain, sweep_tables
 from langalign.sweepresult import SweepResult, read_sweep
+from langalign.trials import COMPARED, WATCHED
 
 __all__ = ["Sweep"]
 
@@ -172,7 +172,7 @@ class Sweep:
             pipeline=self.pipeline,
             seeds=range(self.config.seed, self.config.seed + options.seeds),
             matmul_precision=options.matmul_precision,
-            probe_epochs=PROBE_EPOCHS if options.scheduler == "asha" else 1,
+            probe=COMPARED if options.scheduler == "asha" else WATCHED,
             verdicts=verdicts,
         )
         resources = {"cpu": options.cpus_per_stack, "gpu": options.gpus_per_stack}

@@ -16,14 +16,12 @@ from langalign.loop import seed_everything
 from langalign.stacked_fit import Member, StackedFit, cross_entropy, squared_error
 from langalign.stacked_network import StackedNetwork, aligner_layout, head_layout
 from langalign.training import Labelled, Pairs, head_inputs
-from langalign.trials import AlignerShape, Phase, TrialData, TrialOptions
+from langalign.trials import AlignerShape, Phase, Probe, TrialData, TrialOptions
 
-__all__ = ["PROBE_EPOCHS", "StackedAligners", "StackedHeads", "probe"]
+__all__ = ["StackedAligners", "StackedHeads", "probe_scores"]
 
 # The second number of the seed of first weights, as in the pipeline's steps 2 and 3.
 ALIGN_STEP, HEAD_STEP = 2, 3
-# English rows that a probe learns from, at most, and how often where a scheduler compares trials.
-PROBE_ROWS, PROBE_EPOCHS = 2048, 3
 
 
 class StackedAligners(StackedFit):
@@ -110,19 +108,19 @@ class StackedHeads(StackedFit):
         return scores
 
 
-def probe(
+def probe_scores(
     aligners: Sequence[StackedAligners],
     trials: Sequence[TrialOptions],
     data: TrialData,
-    epochs: int,
+    probe: Probe,
 ) -> dict[int, float]:
     """Scores of new heads on aligners as they stand, by trial; all heads are trained as one stack.
 
-    A probe is the trial's own head, trained on fewer rows (PROBE_ROWS) and `epochs`.
+    A head has the trial's own options, but for the rows and epochs of the `probe`.
     """
-    if not epochs or not any(fit.members for fit in aligners):
+    if not probe.epochs or not any(fit.members for fit in aligners):
         return {}
-    few = replace(data, rows=_sample(data.rows, PROBE_ROWS))
+    few = replace(data, rows=_sample(data.rows, probe.rows))
     heads = StackedHeads(trials[0].head.batch_size, few)
     for fit in aligners:
         for rows, network in fit.blocks():
@@ -131,7 +129,7 @@ def probe(
             for member, *mine in zip(fit.members[rows], *inputs, strict=True):
                 heads.admit([heads.member(member.trial, trials[member.trial], *mine)])
     scores: list[float] = []
-    for _ in range(epochs):
+    for _ in range(probe.epochs):
         losses, scores = heads.train_epoch(), heads.validation()
         for row, loss in enumerate(losses):
             heads.record(row, loss, scores[row], seconds=0.0)

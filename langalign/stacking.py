@@ -6,9 +6,9 @@ Aligners of one shape are computed as one, and so are all heads, which have the 
 their aligners are.
 
 While a trial's aligner trains it has no head. The score of such an epoch is a probe's: a new head
-with the trial's own options, but trained for `probe_epochs` on 2,048 English rows through the
-aligner as it stands: 3 where a scheduler compares trials, 1 where none does, and 0 for no probe at
-all. Three cost an eighth (fc) to a quarter (ae) of an epoch over 2,000 pairs, and let a scheduler
+with the trial's own options, but trained more shortly and on fewer English rows through the aligner
+as it stands (`COMPARED` where a scheduler compares trials, `WATCHED` where none does, `NO_PROBE`).
+`COMPARED` costs an eighth (fc) to a quarter (ae) of an epoch over 2,000 pairs, and lets a scheduler
 compare trials from the first epoch on. A ridge classifier is cheaper, but told little
 about the final order of trials on SIB-200: it does not mind how an aligner scales its outputs, and
 a head does. The squared error on held-out pairs ordered trials the wrong way round on SST-2.
@@ -29,10 +29,12 @@ from langalign.classifier import AlignedHead, ClassificationHead
 from langalign.errors import ConfigError
 from langalign.loop import EpochReport, goes_on
 from langalign.stacked_fit import Member
-from langalign.stacked_steps import PROBE_EPOCHS, StackedAligners, StackedHeads, probe
+from langalign.stacked_steps import StackedAligners, StackedHeads, probe_scores
 from langalign.training import fit_aligner
 from langalign.trials import (
+    COMPARED,
     AlignerShape,
+    Probe,
     TrainedTrial,
     TrialData,
     TrialOptions,
@@ -56,12 +58,11 @@ class TrialStack:
         data: TrialData,
         device: torch.device | None = None,
         *,
-        probe_epochs: int = PROBE_EPOCHS,
+        probe: Probe = COMPARED,
     ) -> None:
         """Build every trial's first weights; fit the aligners that have a closed form.
 
-        One probe epoch is enough to watch trials by, where nothing chooses between them while they
-        train. With none, an epoch of an aligner is reported with its negative squared error only.
+        Without a `probe` an epoch of an aligner is reported with its negative squared error only.
 
         Raises:
             ConfigError: a shape or dropout that the kind does not have, or trials whose heads
@@ -70,7 +71,7 @@ class TrialStack:
         self.trials = tuple(trials)
         _check_head_batches(self.trials)
         self.data = data.to(device or torch.device("cpu"))
-        self.probe_epochs = probe_epochs
+        self.probe = probe
         self.finished: dict[int, TrainedTrial] = {}
         self._aligned: dict[int, tuple[Aligner, list[EpochReport]]] = {}
         self._aligners: dict[tuple[AlignerShape, int], StackedAligners] = {}
@@ -94,7 +95,7 @@ class TrialStack:
         reports = self._advance(self._heads, _epoch(self._heads))
         aligning = [fit for fit in self._aligners.values() if fit.members]
         epochs = [_epoch(fit) for fit in aligning]
-        probed = probe(aligning, self.trials, self.data, self.probe_epochs)
+        probed = probe_scores(aligning, self.trials, self.data, self.probe)
         for fit, epoch in zip(aligning, epochs, strict=True):
             reports += self._advance(fit, replace(epoch, probed=probed))
         return sorted(reports, key=lambda report: report.trial)

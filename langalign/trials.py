@@ -10,7 +10,18 @@ from langalign.classifier import AlignedHead
 from langalign.loop import EpochReport, FitOptions
 from langalign.training import Labelled, Pairs
 
-__all__ = ["AlignerShape", "Phase", "TrainedTrial", "TrialData", "TrialOptions", "TrialReport"]
+__all__ = [
+    "COMPARED",
+    "NO_PROBE",
+    "WATCHED",
+    "AlignerShape",
+    "Phase",
+    "Probe",
+    "TrainedTrial",
+    "TrialData",
+    "TrialOptions",
+    "TrialReport",
+]
 
 Phase = Literal["align", "head"]
 
@@ -34,6 +45,20 @@ class AlignerShape:
             dropout=dropout,
             identity_pairs=self.identity_pairs,
         )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What scores an aligner that still trains: a new head, trained for so many `epochs` on up to
+    `rows` English rows.
+    """
+
+    rows: int
+    epochs: int
+
+
+# Where a scheduler compares trials, where people only watch them, and none at all.
+COMPARED, WATCHED, NO_PROBE = Probe(2048, 3), Probe(512, 1), Probe(0, 0)
 
 
 @dataclass(frozen=True)

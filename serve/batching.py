@@ -1,8 +1,12 @@
 """Collects requests into batches by tokens while the model works on the batch before.
 
 A batch takes rows from the front of the queue until it holds `batch_tokens` tokens; a request that
-does not fit whole goes to the back with the rest, so a long one holds up nobody. Nothing waits for
-a batch to fill unless `wait_s` says so: under load it fills while the model is busy.
+does not fit whole goes to the back with the rest, so a long one holds up nobody.
+
+Under load a batch fills while the model is busy. Clients who ask again as soon as they are answered
+would be split, though, into the first one or two and all others, in turn. So right after a batch
+the next one waits until as many requests are there as the last one answered: for half its time, and
+GATHER_S at most. A lone client never waits.
 """
 
 import asyncio
@@ -20,6 +24,9 @@ from serve.problems import overloaded
 from serve.telemetry import Observer
 
 __all__ = ["Answer", "TokenBatcher"]
+
+# How long the next batch waits for those who were answered, and at most such a share of the last.
+GATHER_S, GATHER_SHARE = 0.01, 0.5
 
 FloatArray = npt.NDArray[np.float32]
 Run = Callable[[Sequence[Rows]], list[FloatArray]]
@@ -42,6 +49,14 @@ class _Job:
     parts: list[FloatArray] = field(default_factory=list)
     queue_s: float = 0.0
     compute_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The last batch: how many requests it held, and until when the next waits for as many."""
+
+    requests: int
+    waited_for_until: float
 
 
 class TokenBatcher:
@@ -71,6 +86,8 @@ class TokenBatcher:
         self._queue: deque[_Job] = deque()
         self._waiting_tokens = 0
         self._arrived = asyncio.Event()
+        self._last = _Last(0, 0.0)
+        self._gathered = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, rows: Rows) -> Answer:
@@ -86,6 +103,8 @@ class TokenBatcher:
         self._queue.append(job)
         self._waiting_tokens += rows.token_count
         self._arrived.set()
+        if self._is_gathered():
+            self._gathered.set()
         return await job.future
 
     def check(self) -> None:
@@ -110,8 +129,7 @@ class TokenBatcher:
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
-            if self._wait_s and self._waiting_tokens < self._batch_tokens:
-                await asyncio.sleep(self._wait_s)
+            await self._gather()
             batch = self._take()
             if not batch:
                 self._arrived.clear()
@@ -124,6 +142,26 @@ class TokenBatcher:
                 self._fail(batch, error)
             else:
                 self._deliver(batch, answers, time.perf_counter() - started)
+            now = time.perf_counter()
+            patience_s = min(GATHER_S, GATHER_SHARE * (now - started))
+            self._last = _Last(len(batch), now + patience_s)
+
+    async def _gather(self) -> None:
+        """Wait for those who were answered last, or as long as `wait_s` says."""
+        left_s = max(self._last.waited_for_until - time.perf_counter(), self._wait_s)
+        if left_s <= 0 or self._is_gathered():
+            return
+        self._gathered.clear()
+        try:
+            async with asyncio.timeout(left_s):
+                await self._gathered.wait()
+        except TimeoutError:
+            pass
+
+    def _is_gathered(self) -> bool:
+        if self._waiting_tokens >= self._batch_tokens:
+            return True
+        return not self._wait_s and len(self._queue) >= self._last.requests
 
     def _take(self) -> list[tuple[_Job, Rows]]:
         """Rows from the front of the queue, at least one, up to the token budget."""

@@ -4,12 +4,13 @@ import torch
 from test_stacking import KINDS, make_data, make_trials, run
 
 from langalign.stacking import TrialStack
+from langalign.trials import COMPARED, NO_PROBE
 
 
 def test_trials_end_the_same_without_probes() -> None:
     data = make_data()
     trials = [make_trials(kind)[0] for kind in [*KINDS, "procrustes-uncentred"]]
-    stacks = [TrialStack(trials, data, probe_epochs=epochs) for epochs in (3, 0)]
+    stacks = [TrialStack(trials, data, probe=probe) for probe in (COMPARED, NO_PROBE)]
     reports = [run(stack) for stack in stacks]
     for number in range(len(trials)):
         models = [stack.finished[number].model.state_dict() for stack in stacks]

@@ -20,6 +20,7 @@ from cluster.trial import TrialGroup, fit_seeds, reason_of
 from cluster.verdicts import Verdicts
 from langalign.config import PipelineConfig
 from langalign.errors import TrainingError
+from langalign.trials import WATCHED
 
 STEPS = {"max_epochs": 2, "batch_size": 16}
 PIPELINE = PipelineConfig.model_validate({"aligner": {**STEPS, "hidden": 16}, "head": STEPS})
@@ -67,7 +68,7 @@ def make_bundle(verdicts: Verdicts, *members: dict[str, Any]) -> TrialBundle:
     """As `setup` leaves it, which asks Ray for the cores of the process."""
     made = TrialBundle.__new__(TrialBundle)
     made.arrays = {"cls": make_arrays()}
-    made.pipeline, made.seeds, made.probe_epochs = PIPELINE, [0], 1
+    made.pipeline, made.seeds, made.probe = PIPELINE, [0], WATCHED
     made.verdicts = Local(verdicts)
     made.reset_config(config(*members))
     return made
