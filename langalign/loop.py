@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from langalign.denormals import flushed_denormals
 from langalign.errors import TrainingError
 
 __all__ = [
@@ -133,7 +134,8 @@ def run_epochs(
     while goes_on(progress.history, options):
         epoch = len(progress.history)
         start = time.perf_counter()
-        loss = train_epoch(epoch)
+        with flushed_denormals():
+            loss = train_epoch(epoch)
         score = evaluate() if math.isfinite(loss) else math.nan
         if not math.isfinite(score):
             raise TrainingError(

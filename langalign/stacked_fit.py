@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from langalign.denormals import flushed_denormals
 from langalign.loop import EpochReport, FitOptions, Worker, epoch_order
 from langalign.stacked_adamw import StackedAdamW
 from langalign.stacked_network import NetworkLayout, StackedNetwork
@@ -94,8 +95,9 @@ class StackedFit:
     def train_epoch(self) -> list[float]:
         """One epoch for every member; returns their mean losses."""
         losses: list[float] = []
-        for rows, network in self.blocks():
-            losses += self._train_block(rows, network)
+        with flushed_denormals():
+            for rows, network in self.blocks():
+                losses += self._train_block(rows, network)
         return losses
 
     @torch.no_grad()

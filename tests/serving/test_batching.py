@@ -107,6 +107,60 @@ def test_waiting_fills_a_batch() -> None:
     asyncio.run(scenario())
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for those who were answered as long as it takes."""
+    monkeypatch.setattr("serve.batching.GATHER_S", 60.0)
+    monkeypatch.setattr("serve.batching.GATHER_SHARE", 1e9)
+
+
+@pytest.mark.usefixtures("patient")
+def test_those_who_were_answered_are_waited_for_and_share_the_next_batch() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        run.gate = threading.Event()
+        batcher = batcher_of(run)
+        first = asyncio.create_task(batcher.submit(rows_of(5)))
+        await until(lambda: run.batches)
+        others = [asyncio.create_task(batcher.submit(rows_of(5))) for _ in range(2)]
+        await asyncio.sleep(0)
+        run.gate.set()
+        await asyncio.gather(first, *others)
+        again = [asyncio.create_task(batcher.submit(rows_of(6)))]
+        await asyncio.sleep(0.05)
+        assert run.batches == [[5], [5, 5]]
+        again.append(asyncio.create_task(batcher.submit(rows_of(6))))
+        await asyncio.gather(*again)
+        assert run.batches == [[5], [5, 5], [6, 6]]
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_lone_client_never_waits_and_a_full_batch_neither() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run)
+        for _ in range(3):
+            await batcher.submit(rows_of(5))
+        await asyncio.gather(*[batcher.submit(rows_of(30)) for _ in range(3)])
+        await batcher.submit(rows_of(200))
+        assert run.batches == [[5], [5], [5], [30, 30, 30], [200]]
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_a_client_that_does_not_come_back_is_not_waited_for_long() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run)
+        await asyncio.gather(*[batcher.submit(rows_of(5)) for _ in range(3)])
+        await batcher.submit(rows_of(5))
+        assert [len(batch) for batch in run.batches][-1] == 1
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
 @pytest.mark.parametrize("options", [{"queue_s": 0.05}, {"queue_tokens": 30}])
 def test_a_full_queue_refuses_and_then_serves_again(options: dict[str, Any]) -> None:
     async def scenario() -> None:
