@@ -34,6 +34,8 @@ TOKENIZE_WINDOW = 16384
 BATCH_TOKENS = {False: 2048, True: 16384}
 # What one more call costs, in padded tokens: on a GPU it is launching, not arithmetic.
 CALL_TOKENS = {False: 96, True: 4096}
+# Where padding takes part in attention only (written_encoder.py).
+PACKED_CALL_TOKENS = 1024
 
 
 class SentenceEncoder(nn.Module):
@@ -134,7 +136,8 @@ class SentenceEncoder(nn.Module):
 
     def batches(self, tokens: TokenizedText, batch_tokens: int | None = None) -> list[IntArray]:
         """Rows of each forward pass, longest first; `batch_tokens` in place of the encoder's."""
-        call_tokens = CALL_TOKENS[self.device.type == "cuda"]
+        is_packed = self._written is not None
+        call_tokens = PACKED_CALL_TOKENS if is_packed else CALL_TOKENS[self.device.type == "cuda"]
         return length_batches(tokens.lengths(), batch_tokens or self.batch_tokens, call_tokens)
 
     def prepare(self, device: torch.device | str = "cpu") -> Self:

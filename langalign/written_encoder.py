@@ -3,9 +3,9 @@
 Small batches of a small encoder spend most of their time between operations: in the calls of
 transformers' modules, and in three products for query, key and value where one does. The first
 token's state (pooling `cls`) also needs no more of the last layer than that token's row, beside
-keys and values. Same weights, same results but for rounding.
+keys and values. Padding takes part in attention only. Same weights, same results but for rounding.
 
-Shapes: B rows of a batch, T tokens, D width, H heads.
+Shapes: B rows of a batch, T tokens of the longest, N tokens of all, D width, H heads.
 """
 
 from dataclasses import dataclass
@@ -77,39 +77,50 @@ class WrittenEncoder:
     def __call__(self, ids: Tensor, mask: Tensor | None, types: Tensor | None = None) -> Tensor:
         """Padded ids (B, T) to states (B, T, D), or (B, 1, D) where only the first is read.
 
-        `mask` (B, T) is 1 for tokens and 0 for padding; None: nothing is padded.
+        `mask` (B, T) is 1 for tokens and 0 for the padding behind them; None: nothing is padded.
+        States of padding are zero.
         """
-        states = self._embedded(ids, types)
+        batch = _Batch(ids, mask)
+        states = self._embedded(batch, ids, types)
         bias = None
         if mask is not None:
             bias = states.new_zeros(mask.shape).masked_fill_(mask == 0, -torch.inf)[:, None, None]
         for layer in self.layers[:-1]:
-            states = self._after(layer, states, states, bias)
-        last = self.layers[-1]
-        readers = states[:, :1].contiguous() if self.first_only else states
-        return self._after(last, readers, states, bias)
+            query, key, value = self._by_head(batch.padded(F.linear(states, *layer.qkv)), 3)
+            found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+            states = self._after(layer, states, batch.packed(found.transpose(1, 2).flatten(2)))
+        return self._last(batch, states, bias)
 
-    def _embedded(self, ids: Tensor, types: Tensor | None) -> Tensor:
+    def _last(self, batch: "_Batch", states: Tensor, bias: Tensor | None) -> Tensor:
+        """The last layer, for the tokens that are read."""
+        layer, width = self.layers[-1], self.width
+        weight, shift = layer.qkv
+        key, value = self._by_head(batch.padded(F.linear(states, weight[width:], shift[width:])), 2)
+        readers = states[batch.firsts()] if self.first_only else states
+        asked = F.linear(readers, weight[:width], shift[:width])
+        asked = asked[:, None] if self.first_only else batch.padded(asked)
+        (query,) = self._by_head(asked, 1)
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        found = found.transpose(1, 2).flatten(2)
+        if self.first_only:
+            return self._after(layer, readers, found[:, 0])[:, None]
+        return batch.padded(self._after(layer, readers, batch.packed(found)))
+
+    def _embedded(self, batch: "_Batch", ids: Tensor, types: Tensor | None) -> Tensor:
+        """Sums of the three embeddings (N, D)."""
         if self.pad is None:
-            places = self.positions[: ids.shape[1]]
+            places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         else:
             counted = ids.ne(self.pad)
-            places = F.embedding(counted.cumsum(1).mul_(counted).add_(self.pad), self.positions)
-        kinds = self.types[0] if types is None else F.embedding(types, self.types)
-        states = F.embedding(ids, self.words).add_(kinds).add_(places)
-        return self._normed(states, self.norm)
+            places = counted.cumsum(1).mul_(counted).add_(self.pad)
+        of_type = self.types[0] if types is None else F.embedding(batch.packed(types), self.types)
+        states = F.embedding(batch.packed(ids), self.words).add_(of_type)
+        return self._normed(
+            states.add_(F.embedding(batch.packed(places), self.positions)), self.norm
+        )
 
-    def _after(self, layer: _Layer, readers: Tensor, read: Tensor, bias: Tensor | None) -> Tensor:
-        """A layer's states of `readers` (B, R, D), which attend to `read` (B, T, D)."""
-        weight, shift = layer.qkv
-        if readers is read:
-            query, key, value = self._by_head(F.linear(read, weight, shift), 3)
-        else:
-            width = self.width
-            (query,) = self._by_head(F.linear(readers, weight[:width], shift[:width]), 1)
-            key, value = self._by_head(F.linear(read, weight[width:], shift[width:]), 2)
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        found = found.transpose(1, 2).reshape(readers.shape)
+    def _after(self, layer: _Layer, readers: Tensor, found: Tensor) -> Tensor:
+        """States (N, D) after a layer, of what its attention `found` for the `readers` (N, D)."""
         states = self._normed(F.linear(found, *layer.attended).add_(readers), layer.first_norm)
         inner = F.gelu(F.linear(states, *layer.wide))
         return self._normed(F.linear(inner, *layer.narrow).add_(states), layer.second_norm)
@@ -121,6 +132,35 @@ class WrittenEncoder:
 
     def _normed(self, states: Tensor, affine: Affine) -> Tensor:
         return F.layer_norm(states, (self.width,), *affine, eps=self.epsilon)
+
+
+class _Batch:
+    """Where the tokens of a padded batch are: attention needs rows, all else tokens alone."""
+
+    def __init__(self, ids: Tensor, mask: Tensor | None) -> None:
+        self.shape = ids.shape
+        self.mask = mask
+        self.kept = None if mask is None else mask.flatten().nonzero()[:, 0]
+
+    def packed(self, values: Tensor) -> Tensor:
+        """(B, T, ...) to (N, ...), without padding."""
+        flat = values.flatten(0, 1)
+        return flat if self.kept is None else flat[self.kept]
+
+    def padded(self, values: Tensor) -> Tensor:
+        """(N, W) to (B, T, W), zero where there is padding."""
+        if self.kept is None:
+            return values.view(*self.shape, -1)
+        rows = values.new_zeros(self.shape.numel(), values.shape[1])
+        return rows.index_copy_(0, self.kept, values).view(*self.shape, -1)
+
+    def firsts(self) -> Tensor:
+        """Places (B,) of the rows' first tokens among the N."""
+        if self.mask is None:
+            lengths = torch.full(self.shape[:1], self.shape[1])
+        else:
+            lengths = self.mask.sum(1)
+        return lengths.cumsum(0) - lengths
 
 
 def _linear_parts(model: Any) -> list[nn.Module]:
