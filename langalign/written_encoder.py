@@ -38,7 +38,7 @@ class _Layer:
 
 
 class WrittenEncoder:
-    """Token ids to last hidden states; holds no weights of its own but small sums."""
+    """Token ids to last hidden states, by the weights of the model it was made from."""
 
     def __init__(self, model: Any, *, first_only: bool) -> None:
         """For a model that `of` takes; query, key and value become views of one tensor."""

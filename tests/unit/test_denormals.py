@@ -25,6 +25,8 @@ def test_they_count_as_zero_within_the_block_only() -> None:
 
 
 def test_an_epoch_trains_without_them() -> None:
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this CPU cannot flush subnormal numbers")
     module = nn.Linear(2, 2)
     seen: list[float] = []
 
