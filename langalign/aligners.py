@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from langalign.dropout import Dropout
 from langalign.errors import ConfigError
 
 __all__ = [
@@ -318,7 +319,7 @@ def _mlp(widths: list[int], *, dropped_after: set[int], dropout: float) -> nn.Se
         if i < last:
             layers.append(nn.ReLU())
             if i in dropped_after and dropout > 0:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
     return nn.Sequential(*layers)
 
 

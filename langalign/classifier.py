@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from langalign.aligners import Aligner, Direction
+from langalign.dropout import Dropout
 
 __all__ = ["AlignedHead", "ClassificationHead"]
 
@@ -18,7 +19,7 @@ class ClassificationHead(nn.Module):
     def __init__(self, width: int, classes: int, *, dropout: float = 0.1) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out_proj = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:

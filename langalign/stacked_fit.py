@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from langalign.denormals import flushed_denormals
+from langalign.dropout import DropoutMasks
 from langalign.loop import EpochReport, FitOptions, Worker, epoch_order
 from langalign.stacked_adamw import StackedAdamW
 from langalign.stacked_network import NetworkLayout, StackedNetwork
@@ -127,12 +128,16 @@ class StackedFit:
     def _train_block(self, rows: slice, network: StackedNetwork) -> list[float]:
         members = self.members[rows]
         count, device = len(self.targets), self.targets.device
-        dropout = _Dropout(members, self.layout, device)
-        order = torch.stack([_epoch_order(m, count, g) for m, g in dropout.sources])
+        generators = [torch.Generator(device) for _ in members]
+        seeded = zip(members, generators, strict=True)
+        order = torch.stack([_epoch_order(m, count, generator) for m, generator in seeded])
+        rates = [member.dropout for member in members]
+        dropout = DropoutMasks(rates, generators, device)
+        widths = {s: self.layout.sizes[s][0] for s in self.layout.dropout_sites if any(rates)}
         totals = torch.zeros(len(members), dtype=torch.float64, device=device)
         for ids in torch.split(order.to(device), GATHERED_STEPS * self.batch_size, dim=1):
             for x, targets, weights in self._batches(members, ids):
-                masks = dropout.draw(x.shape[1])
+                masks = {site: dropout.draw(x.shape[1], width) for site, width in widths.items()}
                 outputs, tape = network.forward(x, masks)
                 losses, slope = self.loss(outputs, targets, weights)
                 network.backward(slope, tape, masks)
@@ -170,24 +175,3 @@ def _epoch_order(member: Member, rows: int, generator: torch.Generator) -> Tenso
     order = epoch_order(rows, member.options, Worker(), len(member.history))
     generator.manual_seed(torch.initial_seed())
     return order
-
-
-class _Dropout:
-    """The masks that nn.Dropout draws on a CPU, for each member from a generator of its own."""
-
-    def __init__(self, members: list[Member], layout: NetworkLayout, device: torch.device) -> None:
-        self.sources = [(member, torch.Generator(device)) for member in members]
-        self.kept = torch.tensor([1 - m.dropout for m in members], device=device)[:, None, None]
-        is_used = any(member.dropout for member in members)
-        self.widths = {s: layout.sizes[s][0] for s in layout.dropout_sites if is_used}
-
-    def draw(self, batch: int) -> dict[int, Tensor]:
-        """Factors (n, `batch`, D) for the inputs of the layers that drop some."""
-        masks = {}
-        for site, width in self.widths.items():
-            mask = self.kept.new_ones(len(self.sources), batch, width)
-            for row, (member, generator) in zip(mask, self.sources, strict=True):
-                if member.dropout:
-                    row.bernoulli_(1 - member.dropout, generator=generator)
-            masks[site] = mask.div_(self.kept)
-        return masks

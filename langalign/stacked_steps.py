@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from langalign import metrics
 from langalign.aligners import Aligner
 from langalign.classifier import ClassificationHead
+from langalign.dropout import dropout_rate
 from langalign.loop import seed_everything
 from langalign.stacked_fit import Member, StackedFit, cross_entropy, squared_error
 from langalign.stacked_network import StackedNetwork, aligner_layout, head_layout
@@ -43,12 +44,11 @@ class StackedAligners(StackedFit):
         aligner = self.shape.build(self.data.width, options.dropout).to(self.targets.device)
         weights = self.targets.new_ones(len(self.targets))
         weights[len(self.data.pairs.source) :] = options.identity_weight
-        rates = [layer.p for layer in aligner.modules() if isinstance(layer, nn.Dropout)]
         return Member(
             trial,
             aligner,
             options.align,
-            dropout=max(rates, default=0.0),
+            dropout=dropout_rate(aligner),
             x=self.pairs.source,
             row_weights=weights,
             held_out=self.held_out_pairs.source,

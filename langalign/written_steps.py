@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from langalign.dropout import DropoutMasks, dropout_rate
 from langalign.stacked_fit import Loss
 from langalign.stacked_network import StackedNetwork, layout_of
 
@@ -26,12 +27,13 @@ class WrittenSteps:
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss) -> None:
         layout = layout_of(module)
+        parameters = list(module.parameters())
         self.module = module
         self.optimizer = optimizer
         self.loss = loss
-        self.drop = [layer.p for layer in module.modules() if isinstance(layer, nn.Dropout)]
-        self.widths = {site: layout.sizes[site][0] for site in layout.dropout_sites}
-        parameters = list(module.parameters())
+        rate = dropout_rate(module)
+        self.dropout = DropoutMasks([rate], [None], parameters[0].device)
+        self.widths = {site: layout.sizes[site][0] for site in layout.dropout_sites if rate}
         weights = parameters_to_vector(parameters).detach()[None]
         gradients = torch.zeros_like(weights)
         vector_to_parameters(weights[0], parameters)
@@ -43,7 +45,7 @@ class WrittenSteps:
     @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """One step on inputs (B, D) and targets (B, ...); returns the mean loss."""
-        masks = self._masks(len(x))
+        masks = {site: self.dropout.draw(len(x), width) for site, width in self.widths.items()}
         outputs, tape = self.network.forward(x[None], masks)
         losses, slope = self.loss(outputs, y[None], x.new_ones(1, len(x)))
         self.network.backward(slope, tape, masks)
@@ -55,13 +57,3 @@ class WrittenSteps:
         for parameter in self.module.parameters():
             parameter.data = parameter.data.clone()
             parameter.grad = None
-
-    def _masks(self, rows: int) -> dict[int, Tensor]:
-        """Factors (1, B, D) as nn.Dropout draws them, from torch's own generator."""
-        rate = max(self.drop, default=0.0)
-        if not rate:
-            return {}
-        return {
-            site: torch.empty(1, rows, width).bernoulli_(1 - rate).div_(1 - rate)
-            for site, width in self.widths.items()
-        }

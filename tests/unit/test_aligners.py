@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from langalign.aligners import Aligner, Direction, build_aligner, fit_closed_form
+from langalign.dropout import Dropout
 from langalign.errors import ConfigError
 
 
@@ -21,7 +22,7 @@ class ListingFC(nn.Module):
         self.fc4 = nn.Linear(256, 512)
         self.fc5 = nn.Linear(512, 1024)
         self.fc6 = nn.Linear(1024, output_dim)
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = Dropout(0.5)  # torch's, but for the masks that a seed gives
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.dropout(torch.relu(self.fc1(x)))
