@@ -4,13 +4,14 @@ Any sequence-to-sequence model of transformers (mT5, for instance), or a tiny on
 over an encoder's tokenizer, for the demo. Its input is `prefix` and the text (appendix D).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -42,6 +43,12 @@ __all__ = ["Seq2SeqTranslator", "fit_translator", "model_digest"]
 _IGNORED = -100
 # Rows whose translations are made side by side: each step of a small model costs a call anyway.
 _GENERATED_ROWS = 256
+# Rows are put in order of length within so many batches: padding then adds 4 % to the tokens of the
+# demo, and 62 % without.
+_GROUPED_BATCHES = 16
+
+# The token ids of a source and of its target.
+_Row = tuple[Tensor, Tensor]
 
 
 class Seq2SeqTranslator(nn.Module):
@@ -108,15 +115,20 @@ class Seq2SeqTranslator(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def forward(self, sources: Sequence[str], targets: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def rows(self, pairs: Sequence[tuple[str, str]]) -> list[_Row]:
+        """Texts as `forward` takes them: the prefix added, cut, in tokens."""
+        sides = [[self.prefix + source for source, _ in pairs], [target for _, target in pairs]]
+        sources, targets = (self._ids(side) for side in sides)
+        return list(zip(sources, targets, strict=True))
+
+    def forward(self, rows: Sequence[_Row]) -> tuple[Tensor, Tensor]:
         """Sum of the cross-entropy of all target tokens, and their number."""
-        inputs = self._tokens([self.prefix + text for text in sources])
-        labels = self._tokens(targets)["input_ids"]
-        labels = labels.masked_fill(labels == self.tokenizer.pad_token_id, _IGNORED)
+        sources, targets = zip(*rows, strict=True)
+        labels = self._padded(targets, _IGNORED)
         count = (labels != _IGNORED).sum()
         # The model's loss is the mean: a second one would hold its logits, a quarter of a million
         # for each token of mT5, once more.
-        return self.model(**inputs, labels=labels).loss * count, count
+        return self.model(**self._inputs(sources), labels=labels).loss * count, count
 
     @torch.no_grad()
     def translate(self, texts: Sequence[str]) -> list[str]:
@@ -126,26 +138,29 @@ class Seq2SeqTranslator(nn.Module):
         found = [""] * len(texts)
         for start in range(0, len(order), _GENERATED_ROWS):
             places = order[start : start + _GENERATED_ROWS]
-            inputs = self._tokens([self.prefix + texts[place] for place in places])
+            ids = self._ids([self.prefix + texts[place] for place in places])
+            inputs = self._inputs(ids)
             # A translation is seldom more than twice as long.
             longest = min(self.max_length - 1, 2 * inputs["input_ids"].shape[1] + 8)
-            ids = self.model.generate(
+            said = self.model.generate(
                 **inputs, max_new_tokens=longest, num_beams=1, do_sample=False
             )
-            texts_of_batch = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            texts_of_batch = self.tokenizer.batch_decode(said, skip_special_tokens=True)
             for place, text in zip(places, texts_of_batch, strict=True):
                 found[place] = text.strip()
         return found
 
-    def _tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        tokens = self.tokenizer(
-            list(texts),
-            max_length=self.max_length,
-            truncation=True,
-            padding=True,
-            return_tensors="pt",
-        )
-        return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+    def _ids(self, texts: Sequence[str]) -> list[Tensor]:
+        found = self.tokenizer(list(texts), max_length=self.max_length, truncation=True)
+        return [torch.tensor(ids) for ids in found["input_ids"]]
+
+    def _inputs(self, rows: Sequence[Tensor]) -> dict[str, Tensor]:
+        ones = [torch.ones_like(ids) for ids in rows]
+        ids = self._padded(rows, self.tokenizer.pad_token_id)
+        return {"input_ids": ids, "attention_mask": self._padded(ones, 0)}
+
+    def _padded(self, rows: Sequence[Tensor], value: int) -> Tensor:
+        return pad_sequence(list(rows), batch_first=True, padding_value=value).to(self.device)
 
 
 @cache
@@ -180,18 +195,18 @@ def fit_translator(
     module = parallel(translator, worker)
     optimizer = make_optimizer(list(translator.parameters()), options, worker.device)
 
-    def loss_of(run: nn.Module, chosen: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
-        total, tokens = run([source for source, _ in chosen], [target for _, target in chosen])
-        return total, tokens
+    rows, checked = translator.rows(pairs), translator.rows(held_out)
+    size = per_worker(options, worker)
 
     def train_epoch(epoch: int) -> float:
         module.train()
-        order = epoch_order(len(pairs), options, worker, epoch).tolist()
+        order = epoch_order(len(rows), options, worker, epoch).tolist()
+        batches = _batches([rows[place] for place in order], size)
         sums = torch.zeros(2, dtype=torch.float64, device=worker.device)
-        for chosen in _batches(order, per_worker(options, worker)):
-            total, tokens = loss_of(module, [pairs[place] for place in chosen])
+        for number in torch.randperm(len(batches)).tolist():
+            total, tokens = module(batches[number])
             optimizer.zero_grad(set_to_none=True)
-            (total / tokens).backward()  # type: ignore[no-untyped-call]
+            (total / tokens).backward()
             nn.utils.clip_grad_norm_(translator.parameters(), 1.0)
             optimizer.step()
             sums += torch.stack([total.detach().double(), tokens.double()])
@@ -202,8 +217,8 @@ def fit_translator(
     def evaluate() -> float:
         translator.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=worker.device)
-        for chosen in _batches(range(len(held_out)), per_worker(options, worker)):
-            total, tokens = loss_of(translator, [held_out[place] for place in chosen])
+        for batch in _batches(checked, size):
+            total, tokens = translator(batch)
             sums += torch.stack([total.double(), tokens.double()])
         total_loss, count = all_sum(sums).tolist()
         return float(-total_loss / count)
@@ -222,5 +237,13 @@ def fit_translator(
     return history
 
 
-def _batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (order[start : start + size] for start in range(0, len(order), size))
+def _batches(rows: Sequence[_Row], size: int) -> list[Sequence[_Row]]:
+    """Batches of `size` rows of like length, as near to the order given as that allows."""
+    found: list[Sequence[_Row]] = []
+    for start in range(0, len(rows), size * _GROUPED_BATCHES):
+        group = sorted(
+            rows[start : start + size * _GROUPED_BATCHES],
+            key=lambda row: (len(row[1]), len(row[0])),
+        )
+        found += [group[place : place + size] for place in range(0, len(group), size)]
+    return found
