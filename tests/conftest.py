@@ -12,6 +12,9 @@ from seaweed import SeaweedServer
 os.environ["RAY_AUTH_MODE"] = "token"
 # `ray start` makes no token where the user has none yet.
 os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
+# A machine that stands still for a minute, as a shared one may, is no fault: Ray would end every
+# driver without a word, and one of them is pytest itself.
+os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"
 
 
 @pytest.fixture(scope="session")
