@@ -14,7 +14,7 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
 # A machine that stands still for a minute, as a shared one may, is no fault: Ray would end every
 # driver without a word, and one of them is pytest itself.
-os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"
+os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"  # noqa: SIM112 (its name)
 
 
 @pytest.fixture(scope="session")
