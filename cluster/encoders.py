@@ -15,9 +15,7 @@ from langalign import counterpart
 from langalign.counterpart import Counterpart, Order
 from langalign.encoder import SentenceEncoder
 from langalign.outputs import StepOutput, digest_of
-from langalign.pretraining import pretrain
 from langalign.storage import Storage, sha256_file
-from langalign.wordalign import word_alignment
 
 __all__ = [
     "WORDS",
@@ -109,6 +107,10 @@ def weights_digest(output: StepOutput) -> str:
 
 
 def _pretrain(output: StepOutput, monitor: Any, threads: int, language: DemoLanguage) -> None:
+    # Here, since they take seconds to import, and the driver does not need them.
+    from langalign.pretraining import pretrain
+    from langalign.wordalign import word_alignment
+
     torch.set_num_threads(threads)
     translator = language.translator()
     english = counterpart.unpaired_texts(DEMO_TEXTS, DEMO_SEED, counterpart.ENGLISH)

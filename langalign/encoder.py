@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from langalign.errors import ConfigError, EncoderError
 from langalign.hub import ask_hub
@@ -80,6 +78,10 @@ class SentenceEncoder(nn.Module):
         Raises:
             EncoderError: no such folder or hub model, or one without a fast tokenizer.
         """
+        # Here, since they take seconds to import, and most processes load no encoder.
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
         if not Path(name).is_dir():
             ask_hub("model", name, EncoderError, "encoder.name")
         transformers_logging.set_verbosity_error()

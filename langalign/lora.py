@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from peft import LoraConfig, get_peft_model
-
 from langalign.encoder import SentenceEncoder
 from langalign.loop import seed_everything
 
@@ -25,6 +23,9 @@ class LoraOptions:
 
 def add_lora(encoder: SentenceEncoder, options: LoraOptions) -> None:
     """Freeze the encoder and put trainable low-rank pairs beside its query and key matrices."""
+    # Here, since it takes seconds to import, and few processes adapt an encoder.
+    from peft import LoraConfig, get_peft_model
+
     seed_everything(options.seed, 4)
     config = LoraConfig(
         r=options.rank,

@@ -14,13 +14,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertModel, CamembertModel, RobertaModel, XLMRobertaModel
 
 __all__ = ["WrittenEncoder"]
 
 # Positions of these count from pad_token_id + 1 and leave pad tokens out; BERT's are 0, 1, 2, …
-_COUNTED = (RobertaModel, XLMRobertaModel, CamembertModel)
-_KNOWN = (BertModel, *_COUNTED)
+# By name: to import the classes takes seconds, in every process that might embed something.
+_COUNTED = ("RobertaModel", "XLMRobertaModel", "CamembertModel")
+_KNOWN = ("BertModel", *_COUNTED)
 
 Affine = tuple[Tensor, Tensor]  # weight and bias
 
@@ -46,7 +46,7 @@ class WrittenEncoder:
         self.first_only = first_only
         self.width, self.heads = config.hidden_size, config.num_attention_heads
         self.epsilon = config.layer_norm_eps
-        self.pad = config.pad_token_id if isinstance(model, _COUNTED) else None
+        self.pad = config.pad_token_id if type(model).__name__ in _COUNTED else None
         embeddings = model.embeddings
         self.words = embeddings.word_embeddings.weight
         self.types = embeddings.token_type_embeddings.weight
@@ -61,7 +61,7 @@ class WrittenEncoder:
 
         `first_only`: nobody reads more of the result than the first token.
         """
-        if not isinstance(model, _KNOWN) or model.device.type != "cpu":
+        if type(model).__name__ not in _KNOWN or model.device.type != "cpu":
             return None
         config = model.config
         is_plain = (
