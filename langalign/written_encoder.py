@@ -56,7 +56,7 @@ class WrittenEncoder:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: nn.Module, *, first_only: bool) -> Self | None:
+    def of(cls, model: Any, *, first_only: bool) -> Self | None:
         """The written form of a frozen model on a CPU; None for one of another make.
 
         `first_only`: nobody reads more of the result than the first token.
