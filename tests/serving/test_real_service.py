@@ -206,8 +206,12 @@ def test_a_new_version_takes_over_without_a_failed_request(world: World) -> None
     with ThreadPoolExecutor(2) as pool:
         asking = [pool.submit(ask) for _ in range(2)]
         root = Path(world.storage.root)
-        new = publish(root, world.encoder, world.scratch, name="two", seed=12, target="xd").version
         try:
+            # A new version may be in service sooner than a client has its first answer.
+            wait_for(lambda: seen, limit_s=WAIT_S)
+            new = publish(
+                root, world.encoder, world.scratch, name="two", seed=12, target="xd"
+            ).version
             wait_for(lambda: new in seen[-3:], limit_s=WAIT_S)
         finally:
             stop.set()
