@@ -267,6 +267,8 @@ def main() -> int:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--overhead", action="store_true", help="overhead instead of comparison")
     arguments = parser.parse_args()
+    if "ours" not in arguments.ways:
+        parser.error("--ways lacks `ours`, which the others are compared with")
     (overhead if arguments.overhead else compare)(arguments)
     return 0
 
