@@ -1,6 +1,6 @@
 """Dropout from 16 random bits a value: torch's own draw takes 64 on a CPU, and four times as long.
 
-Steps 2 and 3 are so small that drawing masks was a fifth of their time (benchmarks/align.py).
+Steps 2 and 3 are so small that their masks are a part of the time that shows.
 """
 
 import math

@@ -194,9 +194,8 @@ def fit_translator(
     translator.to(worker.device)
     module = parallel(translator, worker)
     optimizer = make_optimizer(list(translator.parameters()), options, worker.device)
-
-    rows, checked = translator.rows(pairs), translator.rows(held_out)
     size = per_worker(options, worker)
+    rows, checked = translator.rows(pairs), _batches(translator.rows(held_out), size)
 
     def train_epoch(epoch: int) -> float:
         module.train()
@@ -217,7 +216,7 @@ def fit_translator(
     def evaluate() -> float:
         translator.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=worker.device)
-        for batch in _batches(checked, size):
+        for batch in checked:
             total, tokens = translator(batch)
             sums += torch.stack([total.double(), tokens.double()])
         total_loss, count = all_sum(sums).tolist()
