@@ -1,10 +1,10 @@
-"""A benchmark's local translators: trained side by side by Ray Train, then applied by Ray Data.
+"""A benchmark's local translators: trained by Ray Train and applied by Ray Data, side by side.
 
 What ends one is the reason of its cells; the others go on.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import Queue
 from threading import Thread
 
@@ -26,8 +26,23 @@ from cluster.train import run_units
 from langalign.benchmarkconfig import GroupsConfig
 from langalign.benchmarkgrid import BenchmarkConfig
 from langalign.errors import LangAlignError
+from langalign.outputs import StepOutput
+from langalign.storage import Storage
 
 __all__ = ["LocalRows"]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A translator, and the texts that it is to translate."""
+
+    unit: TranslatorUnit
+    texts: list[TextSet] = field(default_factory=list)
+
+    def is_done(self, storage: Storage) -> bool:
+        """Whether it is trained and has translated them all."""
+        steps = {step for one in self.texts for step in translation_steps(self.unit, one, storage)}
+        return all(StepOutput(storage, step).is_done() for step in steps)
 
 
 @dataclass(frozen=True)
@@ -53,49 +68,51 @@ class LocalRows:
             for rows in prepared
         ]
         # By output: studies of the same rows share a translator.
-        every = {unit.output(storage).prefix: unit for by in units for unit in by.values()}
-        left = [unit for unit in every.values() if not unit.output(storage).is_done()]
+        every: dict[str, _Work] = {}
+        for rows, by in zip(prepared, units, strict=True):
+            for unit in by.values():
+                work = every.setdefault(unit.output(storage).prefix, _Work(unit))
+                work.texts.append(rows.sets["train"])
+        left = [work for work in every.values() if not work.is_done(storage)]
         if left:
             # Before the step, whose line would end with that of the connection.
             self.connection.connect()
         with display.step("local") as line:
-            lost = self._train(left)
-            found = [
-                self._translated(rows, by, lost) for rows, by in zip(prepared, units, strict=True)
-            ]
+            lost = self._make(left)
             line.say(f"{len(every)} translators")
-        return found
+        return [self._translated(rows, by, lost) for rows, by in zip(prepared, units, strict=True)]
 
-    def _train(self, units: Sequence[TranslatorUnit]) -> dict[str, str]:
-        """As many at once as the cluster has room for; reasons by the output that is not there."""
+    def _make(self, works: Sequence[_Work]) -> dict[str, str]:
+        """As many at once as the cluster has room for; reasons by the translator that is lost."""
         own, show = self.config.cluster, self.connection.display.show
-        waiting = list(units)
-        ended: Queue[tuple[TranslatorUnit, Exception | None]] = Queue()
+        waiting = list(works)
+        ended: Queue[tuple[_Work, Exception | None]] = Queue()
         running, lost = 0, dict[str, str]()
         while waiting or running:
             # Asked anew, as a cluster may have grown.
             while waiting and running < _room(own):
                 # Not of a pool, whose end would wait for all of them after Ctrl-C.
-                Thread(target=self._train_one, args=(waiting.pop(0), ended), daemon=True).start()
+                Thread(target=self._make_one, args=(waiting.pop(0), ended), daemon=True).start()
                 running += 1
-            show(Progress("translators", len(units) - len(waiting) - running, len(units), ""))
-            unit, error = ended.get()
+            show(Progress("translators", len(works) - len(waiting) - running, len(works), ""))
+            work, error = ended.get()
             running -= 1
+            prefix = work.unit.output(self.connection.storage).prefix
             if isinstance(error, LangAlignError):
-                lost[unit.output(self.connection.storage).prefix] = str(error)
+                lost[prefix] = str(error)
+            elif isinstance(error, ray.exceptions.RayError):
+                lost[prefix] = crash_reason(error)
             elif error:
                 raise error
         return lost
 
-    def _train_one(
-        self, unit: TranslatorUnit, ended: "Queue[tuple[TranslatorUnit, Exception | None]]"
-    ) -> None:
-        """One Ray Train run, in a thread of its own; how it ended goes into the queue."""
-        own = self.config.cluster
+    def _make_one(self, work: _Work, ended: "Queue[tuple[_Work, Exception | None]]") -> None:
+        """Train and translate, in a thread of its own; how it ended goes into the queue."""
+        own, connection = self.config.cluster, self.connection
         try:
             run_units(
-                [unit],
-                self.connection.storage,
+                [work.unit],
+                connection.storage,
                 run=self.config.name,
                 # Of its own: a monitor keeps one error, and does not know whose it is.
                 monitor=start_monitor(),
@@ -105,10 +122,22 @@ class LocalRows:
                 cpus_per_worker=own.cpus_per_group,
                 max_failures=own.max_failures,
             )
-        except Exception as error:  # noqa: BLE001 (raised again by `_train`)
-            ended.put((unit, error))
+            for texts in work.texts:
+                translate_rows(
+                    work.unit,
+                    texts,
+                    connection.storage,
+                    connect=connection.connect,
+                    gpus_per_actor=own.gpus_per_group,
+                    cpus_per_actor=own.cpus_per_group,
+                    on_shard=lambda done, total: connection.display.show(
+                        Progress("shards", done, total, work.unit.label)
+                    ),
+                )
+        except Exception as error:  # noqa: BLE001 (raised again by `_make`)
+            ended.put((work, error))
         else:
-            ended.put((unit, None))
+            ended.put((work, None))
 
     def _translated(
         self,
@@ -116,7 +145,7 @@ class LocalRows:
         units: Mapping[int, TranslatorUnit],
         lost: Mapping[str, str],
     ) -> StudyRows:
-        """The rows of a study and seed with those that its translators make."""
+        """The rows of a study and seed with those that its translators have made."""
         storage = self.connection.storage
         sets, made_by, blocked = dict(rows.sets), dict(rows.made_by), dict(rows.blocked)
         for pairs, unit in units.items():
@@ -124,29 +153,9 @@ class LocalRows:
             made = translated_set(unit, texts, storage, language)
             sets[f"local-{pairs}"] = made
             made_by[made.name] = translation_steps(unit, texts, storage)
-            reason = lost.get(unit.output(storage).prefix) or self._translate(unit, texts)
-            if reason:
+            if reason := lost.get(unit.output(storage).prefix):
                 blocked[made.name] = reason
         return replace(rows, sets=sets, made_by=made_by, blocked=blocked)
-
-    def _translate(self, unit: TranslatorUnit, texts: TextSet) -> str:
-        """Write the translated rows; returns why they could not be, empty if they are there."""
-        cluster, show = self.config.cluster, self.connection.display.show
-        try:
-            translate_rows(
-                unit,
-                texts,
-                self.connection.storage,
-                connect=self.connection.connect,
-                gpus_per_actor=cluster.gpus_per_group,
-                cpus_per_actor=cluster.cpus_per_group,
-                on_shard=lambda done, total: show(Progress("shards", done, total, "")),
-            )
-        except LangAlignError as error:
-            return str(error)
-        except ray.exceptions.RayError as error:
-            return crash_reason(error)
-        return ""
 
 
 def _room(own: GroupsConfig) -> int:

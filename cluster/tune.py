@@ -237,14 +237,24 @@ class Sweep:
             else:
                 self.search(file, arrays, folder, points, options.trials - done)
                 counts = [f"{done} from before"] if done else []
+                # Tune takes a second failed call, as of a node that is out of reach, for a
+                # trial's last, whatever max_failures says.
+                if file.lost() and self._has_ended(file):
+                    again = file.to_repeat()
+                    self.search(file, arrays, folder, again, len(again))
+                    counts.append(f"{len(again)} repeated")
                 if lost := len(file.lost()):
                     counts.append(f"{lost} lost with their process")
                 line.say(", ".join([f"{file.spent()} trials", *counts]))
         found = read_sweep(file.study)
         sweep_tables(found, self.console)
-        if file.spent() + len(file.lost()) < options.trials:
+        if not self._has_ended(file):
             raise KeyboardInterrupt
         return found
+
+    def _has_ended(self, file: StudyFile) -> bool:
+        """Whether no trial was left out because the search was stopped."""
+        return file.spent() + len(file.lost()) >= self.config.sweep.trials
 
     def _scheduler(self, verdicts: Any, file: StudyFile) -> Any:
         options = self.config.sweep

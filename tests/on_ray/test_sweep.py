@@ -16,7 +16,7 @@ from rich.console import Console
 from tiny import kill_worker, wait_for
 
 import langalign
-from cluster.study import INTERRUPTED, StudySearch, is_spent
+from cluster.study import INTERRUPTED, LOST, StudySearch, is_spent
 from cluster.tune import Sweep
 from langalign.configfile import load_config
 from langalign.errors import ConfigError, TrainingError
@@ -156,6 +156,31 @@ def test_a_trial_whose_worker_dies_runs_again_and_no_finished_one_does(
     assert all(epochs[number] == sorted(set(epochs[number])) for number in finished)
     others = epochs.keys() - set(finished)
     assert any(epochs[number].count(1) == 2 for number in others), "no worker was killed"
+
+
+def test_trials_that_are_lost_with_their_process_are_repeated_in_the_same_run(
+    inputs: Path, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_killed = False
+    take = StudySearch.on_trial_result
+
+    def disturbed(search: StudySearch, trial_id: str, result: dict[str, Any]) -> None:
+        nonlocal is_killed
+        take(search, trial_id, result)
+        if not is_killed:
+            is_killed = True
+            kill_worker("TrialBundle")
+
+    monkeypatch.setattr(StudySearch, "on_trial_result", disturbed)
+    # As many bundles as the cluster holds run beside each other, and one process is killed.
+    summary = sweep(inputs, storage, "sweep.max_failures=0", "sweep.scheduler=none")
+    found = trials(storage, tmp_path)
+    lost = [t.params for t in found if t.user_attrs.get("reason") == LOST]
+    done = [t.params for t in found if t.state is TrialState.COMPLETE]
+    assert lost
+    assert all(params in done for params in lost)
+    assert len(done) == TRIALS
+    assert summary["notes"] == []
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])

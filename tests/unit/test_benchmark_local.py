@@ -52,19 +52,14 @@ def test_a_crash_while_translating_is_the_reason_of_its_cells(
         if unit.source.split.ids("all").size == 80:
             raise error
 
-    monkeypatch.setattr(benchmark_local, "translate_rows", translate)
     storage = Storage(str(tmp_path))
     rows = prepare_study(CONFIG, CONFIG.studies[0], 0, storage)
     for pairs in (80, 160):
         translator_unit(CONFIG, rows, BASE, pairs).output(storage).finish({}, {})
-    display = Display(Console(file=io.StringIO()))
-    local = LocalRows(CONFIG, Connection(None, storage, display))
-    (found,) = local.added_to([rows], {"one": BASE})
-    groups = plan_groups(CONFIG, found, BASE, storage)
-    blocked = {group.members[0].cell.pairs: group.blocked for group in groups}
-    assert set(blocked) == {80, 160}
-    assert blocked[80].startswith(reason)
-    assert not blocked[160]
+    found = added(monkeypatch, tmp_path, translate_rows=translate)
+    assert set(found) == {80, 160}
+    assert found[80].startswith(reason)
+    assert not found[160]
 
 
 @pytest.mark.parametrize("error", [TrainingError("its loss is not finite"), None])
@@ -77,7 +72,7 @@ def test_training_that_fails_is_the_reason_of_its_cells_and_the_other_goes_on(
             raise error
         unit.output(storage).finish({}, {})
 
-    found = added(run_units, monkeypatch, tmp_path)
+    found = added(monkeypatch, tmp_path, run_units=run_units)
     assert {unit for unit, reason in found.items() if not reason} == ({160} if error else {80, 160})
     assert not error or found[80] == "its loss is not finite"
 
@@ -87,15 +82,15 @@ def test_a_defect_in_training_ends_the_job(monkeypatch: pytest.MonkeyPatch, tmp_
         raise KeyError("no such key")
 
     with pytest.raises(KeyError):
-        added(run_units, monkeypatch, tmp_path)
+        added(monkeypatch, tmp_path, run_units=run_units)
 
 
 def added(
-    run_units: Callable[..., None], monkeypatch: pytest.MonkeyPatch, folder: Path
+    monkeypatch: pytest.MonkeyPatch, folder: Path, **stand_ins: Callable[..., None]
 ) -> dict[int, str]:
-    """Reasons by number of pairs, where `run_units` trains the translators and all translate."""
-    monkeypatch.setattr(benchmark_local, "run_units", run_units)
-    monkeypatch.setattr(benchmark_local, "translate_rows", lambda *_, **__: None)
+    """Reasons by number of pairs; `stand_ins` are for `run_units` and `translate_rows`."""
+    for name, stand_in in ({"translate_rows": lambda *_, **__: None} | stand_ins).items():
+        monkeypatch.setattr(benchmark_local, name, stand_in)
     monkeypatch.setattr(benchmark_local, "start_monitor", lambda: None)
     monkeypatch.setattr(benchmark_local, "default_actors", lambda **_: 1)
     storage = Storage(str(folder))

@@ -10,12 +10,13 @@ from typing import Any
 import optuna
 import pytest
 import ray
+from optuna.trial import TrialState
 from rich.console import Console
 
 from cluster import confirm, session, tune
 from cluster.display import Display
 from cluster.pipeline import Pipeline
-from cluster.study import StudyFile
+from cluster.study import LOST, StudyFile
 from cluster.tune import Sweep
 from cluster.watch import TakenStopper, Watch
 from langalign import sweepreport
@@ -281,6 +282,39 @@ def test_a_sweep_that_is_stopped_while_it_compares_has_shown_the_best(
     with pytest.raises(KeyboardInterrupt):
         sweep.run()
     assert "Best: trial 2, 80.00 points" in printed(sweep)
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+def test_lost_trials_are_repeated_once_and_then_noted(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, losses: int
+) -> None:
+    Searched(monkeypatch)
+    asked: list[tuple[list[dict[str, Any]], int]] = []
+
+    def lose(sweep: Sweep, file: StudyFile, _: Any, __: Any, points: Any, trials: int) -> None:
+        asked.append((points, trials))
+        if len(asked) == 1:
+            _tell_three(sweep, file, _, __, points, 3)
+            points = [{"aligner.learning_rate": 0.005}]
+        file.study.enqueue_trial(points[0])
+        trial = file.study.ask()
+        suggest(trial, sweep.config.space, sweep.pipeline.aligner)
+        if len(asked) <= losses:
+            trial.set_user_attr("reason", LOST)
+            file.study.tell(trial, state=TrialState.FAIL)
+        else:
+            file.study.tell(trial, 0.1)
+
+    monkeypatch.setattr(Sweep, "search", lose)
+    sweep = make_sweep(storage, "sweep.trials=4", "publish=false")
+    summary = sweep.run()
+    (_, first), (points, second) = asked
+    assert (first, second) == (4, 1)
+    assert points[0]["aligner.learning_rate"] == 0.005
+    assert "1 repeated" in printed(sweep)
+    assert [note.startswith("1 trials were lost") for note in summary["notes"]] == [True] * (
+        losses - 1
+    )
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
