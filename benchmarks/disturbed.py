@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from langalign.errors import ClusterError
 from langalign.pretraining import pretrain
 from langalign.storage import Storage
 
-__all__ = ["TRIALS", "Work", "wait_for"]
+__all__ = ["TRIALS", "Trial", "Work", "wait_for"]
 
 SWEEP = Path(rehearsal.__file__).with_name("sweep.yaml")
 TRIALS = 8
@@ -31,6 +32,10 @@ TRAIN = [
     *("tune.max_epochs=20", "cluster.checkpoint_interval_s=0", "cluster.shard_rows=100"),
     *("encoder.batch_tokens=256", "cluster.embed_actors=1"),
 ]
+
+
+# What a trial drew, what it reached, and when it ended.
+Trial = tuple[dict[str, Any], float | None, datetime | None]
 
 
 class Work:
@@ -90,19 +95,23 @@ class Work:
         keys = ("method", "aligner", "language", "split", "metric")
         return {" ".join(str(row[key]) for key in keys): row["value"] for row in rows}
 
-    def trials(self, name: str) -> list[int]:
-        """Numbers of a study's trials that are done."""
+    def trials(self, name: str) -> dict[int, Trial]:
+        """A study's trials that are done, by number."""
         key = f"runs/{name}/sweep/study.journal"
         if not self.storage.exists(key):
-            return []
+            return {}
         path = self.logs / f"{time.monotonic_ns()}.journal"
         path.write_bytes(self.storage.read_bytes(key))
         journal = JournalStorage(JournalFileBackend(str(path)))
         names = optuna.get_all_study_names(journal)
         if not names:
-            return []
+            return {}
         found = optuna.load_study(study_name=names[0], storage=journal).trials
-        return [t.number for t in found if t.state.name in ("COMPLETE", "PRUNED")]
+        return {
+            t.number: (t.params, t.value, t.datetime_complete)
+            for t in found
+            if t.state.name in ("COMPLETE", "PRUNED")
+        }
 
     def forget(self, *folders: str) -> None:
         """Delete outputs and checkpoints of steps of the run `base`."""

@@ -83,10 +83,10 @@ class LocalRows:
         return [self._translated(rows, by, lost) for rows, by in zip(prepared, units, strict=True)]
 
     def _make(self, works: Sequence[_Work]) -> dict[str, str]:
-        """As many at once as the cluster has room for; reasons by the translator that is lost."""
+        """As many at once as the cluster has room for; reasons by the step that is lost."""
         own, show = self.config.cluster, self.connection.display.show
         waiting = list(works)
-        ended: Queue[tuple[_Work, Exception | None]] = Queue()
+        ended: Queue[dict[str, str] | Exception] = Queue()
         running, lost = 0, dict[str, str]()
         while waiting or running:
             # Asked anew, as a cluster may have grown.
@@ -95,49 +95,63 @@ class LocalRows:
                 Thread(target=self._make_one, args=(waiting.pop(0), ended), daemon=True).start()
                 running += 1
             show(Progress("translators", len(works) - len(waiting) - running, len(works), ""))
-            work, error = ended.get()
+            found = ended.get()
             running -= 1
-            prefix = work.unit.output(self.connection.storage).prefix
-            if isinstance(error, LangAlignError):
-                lost[prefix] = str(error)
-            elif isinstance(error, ray.exceptions.RayError):
-                lost[prefix] = crash_reason(error)
-            elif error:
-                raise error
+            if isinstance(found, Exception):
+                raise found
+            lost |= found
         return lost
 
-    def _make_one(self, work: _Work, ended: "Queue[tuple[_Work, Exception | None]]") -> None:
-        """Train and translate, in a thread of its own; how it ended goes into the queue."""
-        own, connection = self.config.cluster, self.connection
+    def _make_one(self, work: _Work, ended: "Queue[dict[str, str] | Exception]") -> None:
+        """Train and translate, in a thread of its own; what was lost goes into the queue."""
         try:
-            run_units(
-                [work.unit],
-                connection.storage,
-                run=self.config.name,
-                # Of its own: a monitor keeps one error, and does not know whose it is.
-                monitor=start_monitor(),
-                # Runs side by side would take turns in one line.
-                show=lambda _: None,
-                gpus_per_worker=own.gpus_per_group,
-                cpus_per_worker=own.cpus_per_group,
-                max_failures=own.max_failures,
-            )
-            for texts in work.texts:
-                translate_rows(
-                    work.unit,
-                    texts,
-                    connection.storage,
-                    connect=connection.connect,
-                    gpus_per_actor=own.gpus_per_group,
-                    cpus_per_actor=own.cpus_per_group,
-                    on_shard=lambda done, total: connection.display.show(
-                        Progress("shards", done, total, work.unit.label)
-                    ),
-                )
+            ended.put(self._lost_of(work))
         except Exception as error:  # noqa: BLE001 (raised again by `_make`)
-            ended.put((work, error))
-        else:
-            ended.put((work, None))
+            ended.put(error)
+
+    def _lost_of(self, work: _Work) -> dict[str, str]:
+        """Train and translate; returns the reasons of the translations that are not there."""
+        storage = self.connection.storage
+        steps = {translation_steps(work.unit, one, storage)[1]: one for one in work.texts}
+        try:
+            self._train(work.unit)
+        except LangAlignError as error:
+            return dict.fromkeys(steps, str(error))
+        lost = {}
+        for step, texts in steps.items():
+            try:
+                self._translate(work.unit, texts)
+            except LangAlignError as error:
+                lost[step] = str(error)
+            except ray.exceptions.RayError as error:
+                lost[step] = crash_reason(error)
+        return lost
+
+    def _train(self, unit: TranslatorUnit) -> None:
+        own = self.config.cluster
+        run_units(
+            [unit],
+            self.connection.storage,
+            run=self.config.name,
+            # Of its own: a monitor keeps one error, and does not know whose it is.
+            monitor=start_monitor(),
+            # Runs side by side would take turns in one line, as would translations.
+            show=lambda _: None,
+            gpus_per_worker=own.gpus_per_group,
+            cpus_per_worker=own.cpus_per_group,
+            max_failures=own.max_failures,
+        )
+
+    def _translate(self, unit: TranslatorUnit, texts: TextSet) -> None:
+        own = self.config.cluster
+        translate_rows(
+            unit,
+            texts,
+            self.connection.storage,
+            connect=self.connection.connect,
+            gpus_per_actor=own.gpus_per_group,
+            cpus_per_actor=own.cpus_per_group,
+        )
 
     def _translated(
         self,
@@ -153,7 +167,7 @@ class LocalRows:
             made = translated_set(unit, texts, storage, language)
             sets[f"local-{pairs}"] = made
             made_by[made.name] = translation_steps(unit, texts, storage)
-            if reason := lost.get(unit.output(storage).prefix):
+            if reason := lost.get(made_by[made.name][1]):
                 blocked[made.name] = reason
         return replace(rows, sets=sets, made_by=made_by, blocked=blocked)
 

@@ -18,7 +18,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from cluster.study import SCORE
 from cluster.trial import TrialGroup, assigned_device, fetched, reason_of
 from langalign.config import PipelineConfig
-from langalign.errors import LangAlignError
 from langalign.trials import Probe
 
 __all__ = ["MemberScheduler", "TrialBundle"]
@@ -72,9 +71,8 @@ class TrialBundle(tune.Trainable):  # type: ignore[misc]
         together = self.group.live if self.group else self._next()
         try:
             members += self._epoch(together)
-        except (LangAlignError, MemoryError, RuntimeError, ValueError) as error:
-            # torch raises RuntimeError where memory ends, and pydantic a ValueError for values
-            # that break a rule; the trial ends, the sweep does not.
+        except Exception as error:  # noqa: BLE001 (the reason of the trial at fault)
+            # The trial ends, the sweep does not: where memory ends, for values that break a rule.
             members += self._apart(together, error)
         if self.group and not self.group.live:
             self.group = None

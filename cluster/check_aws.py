@@ -31,11 +31,15 @@ RAY_SUBNETS = "SubnetIds"
 DASHBOARD_HOST = re.compile(r"""--dashboard-host(?:=|\s+)["']?([^\s"';&|]+)""")
 # Of `docker`, for all nodes or for one type; Ray puts head's and workers' after the shared ones.
 RUN_OPTIONS = ("run_options", "head_run_options", "worker_run_options")
+START_COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
 AUTH_MODE = re.compile(r"""RAY_AUTH_MODE=["']?([^\s"']*)""")
 LOOPBACK = re.compile(r"127(?:\.\d+){3}|localhost|::1|\[::1\]")
+# In lower case they are keys of Ray's `provider.aws_credentials`.
 SECRET = re.compile(
-    r"\b(AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|RAY_AUTH_TOKEN|HF_TOKEN)\b"
+    r"\b(AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|RAY_AUTH_TOKEN|HF_TOKEN)\b",
+    re.IGNORECASE,
 )
+KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -86,6 +90,11 @@ def _by_rules(config: dict[str, Any]) -> Iterator[Finding]:
     for name, default in (("setup_commands", "another Ray"), ("head_setup_commands", "boto3")):
         if name not in config:
             yield name, f"is missing; Ray's default installs {default} over the image's: write []"
+    if "head_start_ray_commands" not in config:
+        yield (
+            "head_start_ray_commands",
+            "is missing; Ray's default opens the Jobs API with --dashboard-host=0.0.0.0: give own",
+        )
     yield from _modes(config)
     if config["provider"].get("use_internal_ips") is not True:
         yield (
@@ -117,11 +126,9 @@ def _secrets(value: Any, key: str) -> Iterator[Finding]:
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _secrets(inner, _join(key, number))
-    elif isinstance(value, str) and (found := SECRET.search(value)):
-        yield (
-            key,
-            f"holds {found[1]}; credentials come from a role or a mounted file, not from here",
-        )
+    elif isinstance(value, str) and (found := SECRET.search(value) or KEY_ID.search(value)):
+        what = found[1] if found.lastindex else "an AWS access key"
+        yield key, f"holds {what}; credentials come from a role or a mounted file, not from here"
 
 
 def _modes(config: dict[str, Any]) -> Iterator[Finding]:
@@ -136,14 +143,16 @@ def _modes(config: dict[str, Any]) -> Iterator[Finding]:
             "have no `--env RAY_AUTH_MODE=token`; without it whoever reaches the head runs code",
         )
         return
-    for place, docker in places.items():
-        for key in RUN_OPTIONS:
-            for mode in AUTH_MODE.findall(" ".join(map(str, docker.get(key) or []))):
-                if mode != "token":
-                    message = (
-                        f"set RAY_AUTH_MODE={mode}, and the last one given counts; take it out"
-                    )
-                    yield f"{place}.{key}", message
+    said = {
+        f"{place}.{key}": docker.get(key) or []
+        for place, docker in places.items()
+        for key in RUN_OPTIONS
+    }
+    said |= {key: config.get(key) or [] for key in START_COMMANDS}
+    for place, words in said.items():
+        for mode in AUTH_MODE.findall(" ".join(map(str, words))):
+            if mode != "token":
+                yield place, f"set RAY_AUTH_MODE={mode}, and the last one given counts; take it out"
 
 
 def _regions(config: dict[str, Any]) -> Iterator[Finding]:

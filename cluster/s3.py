@@ -27,6 +27,7 @@ DEFAULT_PORT = 8333
 BUCKET = "langalign"
 SETTINGS = "server.json"
 LARGEST_PORT = 65_535 - GRPC_OFFSET
+LOOK_S = 1.0
 
 
 def new_identity(name: str = "owner") -> Identity:
@@ -60,7 +61,12 @@ def open_server(folder: Path, port: int | None = None) -> Seaweed:
 
 
 def run_s3(folder: Path, port: int | None) -> int:
-    """Serve until interrupted or ended; prints what to export. Returns the exit status."""
+    """Serve until interrupted or ended; prints what to export. Returns the exit status.
+
+    Raises:
+        ConfigError: as `open_server`, or the server cannot be started.
+        ClusterError: it does not come up, or ends by itself.
+    """
     ended = threading.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: ended.set())
@@ -72,7 +78,8 @@ def run_s3(folder: Path, port: int | None) -> int:
         # Not through rich, which would wrap and colour what a shell is to read.
         print(_exports(server), flush=True)
         errors.print(f"ready; Ctrl-C stops it. The same lines are in {server.folder / 'env'}")
-        ended.wait()
+        while not ended.wait(LOOK_S):
+            server.check()
     finally:
         server.stop(by="TERM")
     errors.print("stopped; the data stays")

@@ -113,9 +113,20 @@ class Seaweed:
         while not self._answers():
             if time.monotonic() > deadline:
                 self.stop()
-                last = " ".join(log.read_text(errors="replace")[-500:].split())
-                raise ClusterError(f"SeaweedFS gave no answer in {START_LIMIT_S:.0f} s: {last}")
+                raise ClusterError(
+                    f"SeaweedFS gave no answer in {START_LIMIT_S:.0f} s: {self._last_words()}"
+                )
             time.sleep(0.3)
+
+    def check(self) -> None:
+        """Raise ClusterError where the server has ended by itself."""
+        if is_free(self.ports["s3"], self.host):
+            raise ClusterError(
+                f"SeaweedFS has ended, start it again; its log says last: {self._last_words()}"
+            )
+
+    def _last_words(self) -> str:
+        return " ".join((self.folder / "log").read_text(errors="replace")[-500:].split())
 
     def stop(self, *, by: str = "KILL") -> None:
         """End the server by a signal, KILL as in a crash; the data stays."""

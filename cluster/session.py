@@ -7,6 +7,7 @@ On a local cluster workers inherit the driver's environment; on a real one each 
 
 import logging
 import os
+import signal
 import sys
 import time
 import uuid
@@ -27,6 +28,7 @@ __all__ = [
     "check_nodes",
     "checked_session",
     "crash_reason",
+    "own_interrupts",
     "probe_storage",
     "session",
     "without_ray_wrapping",
@@ -170,6 +172,16 @@ def _answer(name: str, reference: Any) -> str:
             f"node {name} did not look at the storage ({reason}): `python -m cluster doctor` says "
             "what is wrong there"
         ) from error
+
+
+@contextmanager
+def own_interrupts() -> Iterator[None]:
+    """Give Ctrl-C back its meaning: the handler of Ray Tune outlives its search."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ _ENDS = {
 INTERRUPTED = "interrupted: its parameters run again"
 # The node may be at fault, or another trial of its bundle: the trial's own worth is not known.
 _ENDED = "its process ended more often than sweep.max_failures"  # how the reason has always begun
-LOST = f"{_ENDED}, for want of memory or with its node; the next run repeats it"
+LOST = f"{_ENDED}, for want of memory or with its node; its values run again"
 _REPEATED = "repeated"  # attribute of a study: numbers of lost trials that ran again
 
 

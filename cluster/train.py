@@ -1,5 +1,6 @@
 """Run units of work on Ray Train V2: any number of CPU or GPU workers, restarts, checkpoints."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ def run_units(
     )
     try:
         with watching(monitor, show):
-            trainer.fit()
+            _fit(trainer)
         problem = ray.get(monitor.take_error.remote())
     except ray.train.TrainingFailedError as error:
         raise _ended_by(error, max_failures) from error
@@ -79,6 +80,24 @@ def run_units(
     missing = [unit.label for unit in units if not unit.output(storage).is_done()]
     if missing:
         raise TrainingError(f"{', '.join(missing)} ended without a result; run again to go on")
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """In a thread: in the main one Ray Train takes Ctrl-C, for good, and exits with 0."""
+    problems: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:  # noqa: BLE001 (raised again below)
+            problems.append(error)
+
+    # A daemon, as after Ctrl-C nobody waits for it: the run ends with its driver.
+    thread = threading.Thread(target=fit, daemon=True, name="langalign-train")
+    thread.start()
+    thread.join()
+    if problems:
+        raise problems[0]
 
 
 def _ended_by(error: Exception, max_failures: int) -> LangAlignError:

@@ -138,7 +138,7 @@ class Sweep:
         # the study holds all that the next run needs.
         os.environ.update(TUNE_VARIABLES)
         _carry_no_keys()
-        tune.Tuner(
+        tuner = tune.Tuner(
             self._bundle(arrays, verdicts),
             tune_config=tune.TuneConfig(
                 metric=SCORE,
@@ -159,7 +159,9 @@ class Sweep:
                 stop=TakenStopper(file),
                 verbose=0,
             ),
-        ).fit()
+        )
+        with session.own_interrupts():
+            tuner.fit()
         # What could not be stored meanwhile, or the reason why this run had to end.
         file.keep()
 
@@ -240,9 +242,9 @@ class Sweep:
                 # Tune takes a second failed call, as of a node that is out of reach, for a
                 # trial's last, whatever max_failures says.
                 if file.lost() and self._has_ended(file):
-                    again = file.to_repeat()
-                    self.search(file, arrays, folder, again, len(again))
-                    counts.append(f"{len(again)} repeated")
+                    left = options.trials - file.spent()
+                    self.search(file, arrays, folder, file.to_repeat(), left)
+                    counts.append(f"{left} repeated")
                 if lost := len(file.lost()):
                     counts.append(f"{lost} lost with their process")
                 line.say(", ".join([f"{file.spent()} trials", *counts]))

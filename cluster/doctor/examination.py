@@ -26,6 +26,7 @@ __all__ = ["examine", "run_doctor"]
 ANSWER_LIMIT_S = 90.0
 PINGS = 7
 ROUNDS = 3
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
@@ -168,7 +169,7 @@ def _judge_access(
     dashboard = ray.worker.get_dashboard_url()
     if not dashboard:
         return findings.judge_token(reports, None)
-    port = int(dashboard.rpartition(":")[2])
+    listens_on, _, port = dashboard.rpartition(":")
     heads = [node_id for node_id, node in nodes.items() if node["NodeManagerAddress"] == head_host]
     others = [node_id for node_id in nodes if nodes[node_id]["NodeManagerAddress"] != head_host]
     status = None
@@ -176,12 +177,18 @@ def _judge_access(
         asked = probes[heads[0]].status_without_token.remote(f"http://{dashboard}/api/jobs/")
         (status,) = _answers(head_host, [asked])
     reached = _answers(
-        "of a worker", [probes[each].reaches.remote(head_host, port) for each in others]
+        "of a worker", [probes[each].reaches.remote(head_host, int(port)) for each in others]
     )
     open_to = [_name(nodes[each]) for each, yes in zip(others, reached, strict=True) if yes]
     return [
         *findings.judge_token(reports, status),
-        *findings.judge_dashboard(f"{head_host}:{port}", open_to),
+        *findings.judge_dashboard(
+            f"{head_host}:{port}",
+            # Ray names the node's address where it listens on all of them.
+            is_on_loopback=listens_on in LOOPBACK,
+            asked=len(others),
+            reached_by=open_to,
+        ),
     ]
 
 

@@ -143,11 +143,19 @@ def judge_token(reports: Sequence[Report], status_without: int | None) -> list[F
     return found
 
 
-def judge_dashboard(address: str, reached_by: Sequence[str]) -> list[Finding]:
-    """Whether nodes other than the head reach the dashboard's port."""
+def judge_dashboard(
+    address: str, *, is_on_loopback: bool, asked: int, reached_by: Sequence[str]
+) -> list[Finding]:
+    """Whether nodes other than the head, of which `asked` tried, reach the dashboard's port."""
+    if not reached_by and (is_on_loopback or asked):
+        why = "it listens on the head's loopback" if is_on_loopback else "a rule forbids it"
+        return [Finding("dashboard", "cluster", "ok", f"no other node reaches it: {why}")]
     if not reached_by:
-        text = "no other node reaches it: it listens on the head's loopback, or a rule forbids it"
-        return [Finding("dashboard", "cluster", "ok", text)]
+        text = (
+            f"it listens on {address}, and no other node is there to say whether it gets "
+            "through: --dashboard-host=127.0.0.1 closes it"
+        )
+        return [Finding("dashboard", "cluster", "warning", text)]
     text = (
         f"{address} is open to {len(reached_by)} other nodes, so nothing but the token and your "
         "network's rules keeps others out: --dashboard-host=127.0.0.1 closes it"

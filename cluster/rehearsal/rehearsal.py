@@ -84,14 +84,16 @@ class Rehearsal:
         self.folder.mkdir(parents=True, exist_ok=True)
         started = ExitStack()
         left = ""
-        try:
-            with _ended_in_order():
+        # SIGTERM ends the work as Ctrl-C does, so that what was started is undone.
+        with _on_sigterm(signal.default_int_handler):
+            try:
                 self._work(started)
-            self.summary["status"] = "done"
-        finally:
-            # An error on the way is what the user has to hear, not what it led to here.
-            left = self._end(started)
-            self._write()
+                self.summary["status"] = "done"
+            finally:
+                # An error on the way is what the user has to hear, not what it led to here.
+                with _on_sigterm(signal.SIG_IGN):
+                    left = self._end(started)
+                    self._write()
         if left:
             raise ClusterError(left)
         return self.summary
@@ -318,9 +320,8 @@ def _read_json(storage: Seaweed, key: str) -> Any:
 
 
 @contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that what was started is undone."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _on_sigterm(handler: Any) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

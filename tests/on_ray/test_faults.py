@@ -1,12 +1,13 @@
 """Killed workers, killed drivers, altered files, a loss that is not finite: on a real cluster."""
 
+import signal
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import ray
-from calls import Job, start_train
+from calls import Job, end_of, start_train
 from tiny import (
     OFTEN,
     OWN_CLUSTER,
@@ -98,6 +99,18 @@ def test_a_killed_driver_started_again_goes_on_to_the_same_result(
     assert "cached" in steps["tune"]
     assert "cached" in steps["embed"]
     assert "cached" not in steps["align"]
+
+
+def test_ctrl_c_in_a_step_ends_the_run_with_its_status(inputs: Path, storage: Storage) -> None:
+    forget(storage, "align")
+    driver = start_train(inputs, storage.root, OFTEN)
+    wait_for(lambda: has_checkpoint(storage, "align"), "a checkpoint of align")
+    driver.send_signal(signal.SIGINT)
+    ended = end_of(driver)
+    assert ended.status == 130
+    assert "interrupted; the same command goes on" in ended.err
+    assert "Traceback" not in ended.err
+    wait_for(lambda: not list(ray_workers("RayTrainWorker")), "the end of the workers")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered"])

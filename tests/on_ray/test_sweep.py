@@ -172,7 +172,7 @@ def test_trials_that_are_lost_with_their_process_are_repeated_in_the_same_run(
             kill_worker("TrialBundle")
 
     monkeypatch.setattr(StudySearch, "on_trial_result", disturbed)
-    # As many bundles as the cluster holds run beside each other, and one process is killed.
+    # Of one bundle of four, whose process may not end once.
     summary = sweep(inputs, storage, "sweep.max_failures=0", "sweep.scheduler=none")
     found = trials(storage, tmp_path)
     lost = [t.params for t in found if t.user_attrs.get("reason") == LOST]

@@ -25,7 +25,9 @@ LINES = 5  # of variables
 
 
 @contextmanager
-def started(folder: Path, *options: str) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+def started(
+    folder: Path, *options: str, status: int = 0
+) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
     """The command with its variables; ended by Ctrl-C, as its user does."""
     command = [sys.executable, "-m", "cluster", "s3", str(folder), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -36,7 +38,7 @@ def started(folder: Path, *options: str) -> Iterator[tuple[psutil.Process, dict[
             yield psutil.Process(process.pid), {name: value for name, _, value in exported}
         finally:
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
+            assert process.wait(30) == status
 
 
 def test_the_store_is_private_to_its_owner_and_keeps_its_data(
@@ -60,6 +62,18 @@ def test_the_store_is_private_to_its_owner_and_keeps_its_data(
     with started(folder) as (_, again):
         assert again == variables
         assert storage.read_bytes("kept") == b"data"
+
+
+def test_a_server_that_ends_by_itself_ends_the_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (port,) = free_ports(1)
+    with started(tmp_path / "store", f"--port={port}", status=1) as (process, _):
+        for each in process.children(recursive=True):
+            if each.name().startswith("weed"):
+                each.kill()
+        process.wait(30)
+    assert "SeaweedFS has ended" in capfd.readouterr().err
 
 
 def test_another_port_than_the_folder_has_is_bad_usage(tmp_path: Path) -> None:

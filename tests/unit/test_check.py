@@ -111,6 +111,13 @@ def config() -> Any:
             f"{GPU}.docker.worker_run_options",
             "the last one given counts",
         ),
+        (
+            "worker_start_ray_commands.0",
+            "export RAY_AUTH_MODE=disabled && ray stop",
+            "worker_start_ray_commands",
+            "set RAY_AUTH_MODE=disabled",
+        ),
+        ("head_start_ray_commands", REMOVED, "head_start_ray_commands", "opens the Jobs API"),
         ("provider.use_internal_ips", False, "provider.use_internal_ips", "public addresses"),
         ("provider.use_internal_ips", REMOVED, "provider.use_internal_ips", "write true"),
         (f"{LAUNCH}.InstanceType", REMOVED, f"{LAUNCH}.InstanceType", "EC2 would choose"),
@@ -156,12 +163,20 @@ def test_a_dashboard_on_loopback_is_none(config: Any, option: str) -> None:
         ("docker.run_options.1", "--env RAY_AUTH_MODE=token --env RAY_AUTH_TOKEN=0123abcd"),
         ("metadata.AWS_SECRET_ACCESS_KEY", "0123abcd"),
         ("initialization_commands.0", "export AWS_ACCESS_KEY_ID=0123abcd"),
+        ("initialization_commands.0", "configure AKIA0123ABCD0123ABCD"),
     ],
 )
 def test_a_secret_is_found_and_not_repeated(config: Any, key: str, value: str) -> None:
     (problem,) = check_cluster("c.yaml", changed(config, key, value))
     assert problem.key == key
     assert "0123abcd" not in str(problem)
+
+
+def test_a_secret_where_ray_itself_takes_one_is_found(config: Any) -> None:
+    given = {"aws_access_key_id": "0123abcd"}
+    (problem,) = check_cluster("c.yaml", changed(config, "provider.aws_credentials", given))
+    assert problem.key == "provider.aws_credentials.aws_access_key_id"
+    assert "is a secret in a file" in problem.message
 
 
 def test_all_mistakes_are_reported_at_once(config: Any) -> None:

@@ -93,10 +93,29 @@ def test_a_node_without_token_mode_fails() -> None:
 
 
 def test_a_dashboard_that_others_reach_is_a_warning() -> None:
-    assert judge_dashboard("10.0.0.1:8265", [])[0].status == "ok"
-    (finding,) = judge_dashboard("10.0.0.1:8265", ["10.0.0.2"])
+    others = ["10.0.0.2"]
+    (finding,) = judge_dashboard("10.0.0.1:8265", is_on_loopback=False, asked=1, reached_by=others)
     assert finding.status == "warning"
     assert "10.0.0.1:8265 is open to 1 other" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("is_on_loopback", "asked", "status", "words"),
+    [
+        (True, 0, "ok", "loopback"),
+        (True, 2, "ok", "loopback"),
+        (False, 2, "ok", "a rule forbids it"),
+        (False, 0, "warning", "listens on 10.0.0.1:8265"),
+    ],
+)
+def test_a_dashboard_that_nobody_reaches_is_fine_unless_nobody_was_asked(
+    is_on_loopback: bool, asked: int, status: str, words: str
+) -> None:
+    (finding,) = judge_dashboard(
+        "10.0.0.1:8265", is_on_loopback=is_on_loopback, asked=asked, reached_by=[]
+    )
+    assert finding.status == status
+    assert words in finding.text
 
 
 def test_bandwidth_is_told_in_bits() -> None:
