@@ -72,10 +72,18 @@ class Embedder:
             part.of_target,
         ).to(self.device)
 
-    def seconds(self, part: TextPart) -> float:
-        """What embedding took, by the rows of this part."""
-        found = self._all(part)
-        return found.seconds * part.split.ids("all").size / len(found.ids)
+    def seconds(self, parts: Iterable[TextPart]) -> float:
+        """What embedding took, by the rows of these parts, each row of a column once."""
+        ids: dict[tuple[str, str], npt.NDArray[np.int64]] = {}
+        found: dict[tuple[str, str], _Embedded] = {}
+        for part in parts:
+            column = part.texts.digest, part.texts.column
+            own = part.split.ids("all")
+            ids[column] = np.union1d(ids[column], own) if column in ids else own
+            found[column] = self._all(part)
+        return sum(
+            found[column].seconds * own.size / len(found[column].ids) for column, own in ids.items()
+        )
 
     def _all(self, part: TextPart) -> "_Embedded":
         part = self._largest[part.texts.digest, part.texts.column]

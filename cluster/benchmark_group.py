@@ -20,6 +20,7 @@ from cluster.benchmark_plan import Group, PlannedCell, Stack, left_by
 from cluster.embed import EncoderRule
 from cluster.encoders import WORDS
 from cluster.scoring import score_rows
+from cluster.session import crash_reason
 from cluster.text_units import TextPart
 from cluster.trial import assigned_device
 from cluster.units import HEAD_FILE, Part
@@ -91,14 +92,15 @@ class GroupRun:
 
     @contextmanager
     def _failing(self, members: Sequence[PlannedCell]) -> Iterator[None]:
-        """Write what ends the work on purpose as the reason of the cells that it leaves open."""
+        """Write what ends the work as the reason of the cells that it leaves open."""
         try:
             yield
         except IntegrityError:
             raise
-        except LangAlignError as error:
+        except Exception as error:  # noqa: BLE001 (the reason of its cells; others go on)
+            reason = str(error) if isinstance(error, LangAlignError) else crash_reason(error)
             for member in self._open(members):
-                self._write_failure(member, str(error))
+                self._write_failure(member, reason)
 
     def _open(self, members: Sequence[PlannedCell]) -> list[PlannedCell]:
         """Those without a score."""
@@ -113,10 +115,19 @@ class GroupRun:
         group, storage = self.group, self.store.storage
         rule = tune_encoder(group, storage, self.monitor, self.device)
         tuned = [unit.output(storage).prefix for unit in (group.before, group.tune) if unit]
-        for name, prefixes in (("translator", group.made_by), ("tune", tuned)):
-            self.seconds[name] = sum(StepOutput(storage, prefix).seconds() for prefix in prefixes)
+        self.seconds["translator"] = self._translator_s()
+        self.seconds["tune"] = sum(StepOutput(storage, prefix).seconds() for prefix in tuned)
         parts = [group.test, *(part for stack in group.stacks for part in stack.parts)]
         return Embedder(storage, rule, self.device, parts)
+
+    def _translator_s(self) -> float:
+        """A local translator's training, and its translating of the group's own rows."""
+        if not self.group.made_by:
+            return 0.0
+        made = [StepOutput(self.store.storage, prefix) for prefix in self.group.made_by]
+        training, translating = made
+        share = self.group.members[0].cell.rows / int(translating.info()["rows"])
+        return training.seconds() + share * translating.seconds()
 
     def _own(self, planned: PlannedCell, embedder: Embedder) -> None:
         """Step 1's own head, as it left it: the baselines of section 3.4.3."""
@@ -127,12 +138,12 @@ class GroupRun:
         head.load_state_dict(load_tensors(output.read(HEAD_FILE)))
         model = AlignedHead(NoAligner(), head, direction="forward").to(self.device)
         epochs = {"tune": len(output.info()["history"])}
-        self._write(planned, model, test, {}, epochs, {"embed": embedder.seconds(self.group.test)})
+        self._write(planned, model, test, {}, epochs, {})
 
     def _stack(self, stack: Stack, embedder: Embedder) -> None:
         data = self._trial_data(stack, embedder)
         test = embedder.rows(self.group.test, "all")
-        embedded_s = sum(map(embedder.seconds, {*stack.parts, self.group.test}))
+        embedded_s = embedder.seconds(stack.trained_on)
         options = [member.options for member in stack.members]
         trials = TrialStack([o for o in options if o], data, self.device, probe=NO_PROBE)
         failures: dict[int, str] = {}

@@ -59,10 +59,14 @@ class Stack:
     members: tuple[PlannedCell, ...]
 
     @property
+    def trained_on(self) -> tuple[TextPart, ...]:
+        """The rows that a user's own training would embed."""
+        return tuple(dict.fromkeys((*self.train, self.held_out, *(self.pairs or ()))))
+
+    @property
     def parts(self) -> tuple[TextPart, ...]:
         """All rows that it reads, beside those to test on."""
-        parts = (*self.train, self.held_out, *(self.pairs or ()), *self.measured)
-        return tuple(dict.fromkeys(parts))
+        return tuple(dict.fromkeys((*self.trained_on, *self.measured)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from langalign.manifest import Manifest
 from langalign.outputs import StepOutput, digest_of
 from langalign.storage import Storage
 
-__all__ = ["PublishedPlace", "find_model", "model_name", "usable_baselines"]
+__all__ = ["PublishedPlace", "asked_version", "find_model", "model_name", "usable_baselines"]
 
 LATEST = "latest"
 BASELINES = ("english", "omission")
@@ -51,17 +51,26 @@ def find_model(storage: Storage, model: str, version: str = LATEST) -> Published
         ConfigError: the address and `version` name two versions.
         IntegrityError: its manifest is damaged.
     """
-    place, name, wanted = storage, model, version
+    place, name, wanted = storage, model, asked_version(model, version)
     if "/" in model:
-        place, name, found = artifacts.parse_model_uri(model)
-        if LATEST not in (found, version) and found != version:
-            raise ConfigError(
-                f"version={version}: model={model} names version {found}; give one of them"
-            )
-        wanted = version if found == LATEST else found
+        place, name, _ = artifacts.parse_model_uri(model)
     elif name == DEMO and not artifacts.list_versions(place, name):
         raise ArtifactError(f"no model {DEMO} in {place.root}: run python jobs/train.py first")
     return PublishedPlace(place, artifacts.read_manifest(place, name, wanted))
+
+
+def asked_version(model: str, version: str = LATEST) -> str:
+    """The version that an address or `version` names, LATEST where none does.
+
+    Raises:
+        ConfigError: they name two.
+    """
+    found = artifacts.parse_model_uri(model)[2] if "/" in model else LATEST
+    if LATEST not in (found, version) and found != version:
+        raise ConfigError(
+            f"version={version}: model={model} names version {found}; give one of them"
+        )
+    return version if found == LATEST else found
 
 
 def model_name(model: str) -> str:

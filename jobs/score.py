@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from jobs.command import run_job
+from langalign.artifacts import LATEST
 from langalign.config import ScoreConfig
+from langalign.errors import ConfigError
 from langalign.report import confusion_table, print_report, score_table
 from langalign.storage import Storage
 from serve.client import Client
@@ -39,7 +41,7 @@ def main() -> int:
 
 def _score(config: ScoreConfig, console: Console) -> dict[str, Any]:
     # Loads Ray and torch, which --help and a wrong key need not wait for.
-    from cluster.published import model_name
+    from cluster.published import asked_version, model_name
     from cluster.score import Scoring
 
     storage = Storage.from_environment(config.storage)
@@ -47,9 +49,15 @@ def _score(config: ScoreConfig, console: Console) -> dict[str, Any]:
     with ExitStack() as stack:
         ask = None
         if config.service:
+            wanted = asked_version(config.model, config.version)
             key = os.environ.get(API_KEY_VARIABLE)
             client = stack.enter_context(Client(config.service, api_key=key))
             served = ServiceLabels(client, model_name(config.model))
+            if wanted not in (LATEST, served.version):
+                raise ConfigError(
+                    f"version={wanted}: {config.service} answers with {served.version}; leave the "
+                    "version out, or score it without service="
+                )
             # The rows and labels are those of the version that answers.
             config = config.model_copy(update={"version": served.version})
             ask = served.ask

@@ -137,11 +137,14 @@ def _score(results: ResultSet, key: Key, *, is_published: bool) -> Entry:
 
 
 def _translated(results: ResultSet, key: Key) -> tuple[float | None, float | None]:
-    """Means of the translated rows: of the same size, and of the largest one that is smaller."""
-    keys = sorted(results.keys(key.study, "translated"), key=lambda found: found.rows)
+    """Means of the translated rows: of the same size, and of the most, where they are fewer.
+
+    None too where a cell of them has failed.
+    """
+    keys = results.keys(key.study, "translated")
     means = {k.rows: estimate(list(s.values())).mean for k in keys if (s := results.scores(k))}
-    smaller = [size for size in means if size < key.rows]
-    return means.get(key.rows), means[smaller[-1]] if smaller else None
+    most = max((each.rows for each in keys), default=0)
+    return means.get(key.rows), means.get(most) if most < key.rows else None
 
 
 def _cosine(results: ResultSet, key: Key, when: str, paper: float | None) -> Entry:

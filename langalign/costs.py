@@ -18,8 +18,9 @@ __all__ = ["Cost", "cheapest_table", "cost_of", "cost_table", "priced"]
 _OF_PAIRS = ("translated", "lora", "simcse")
 _HOURS = (
     "Hours: those of people and of translating as assumed, and as measured what the cell's own "
-    "training takes, one step after the other, as if it shared none with other cells: a local "
-    "translator and translating by it, step 1 and what comes before, embedding, aligner and head."
+    "training takes, one step after the other: a local translator and its translating of the "
+    "cell's rows, step 1 and what comes before, embedding what is trained on, aligner and head (of "
+    "those that were trained side by side, an equal share of the time)."
 )
 WANTED_SHARES = (0.5, 0.75, 0.9, 0.95, 1.0)
 

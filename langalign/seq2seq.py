@@ -117,8 +117,9 @@ class Seq2SeqTranslator(nn.Module):
 
     def rows(self, pairs: Sequence[tuple[str, str]]) -> list[_Row]:
         """Texts as `forward` takes them: the prefix added, cut, in tokens."""
-        sides = [[self.prefix + source for source, _ in pairs], [target for _, target in pairs]]
-        sources, targets = (self._ids(side) for side in sides)
+        sources = self._ids([self.prefix + source for source, _ in pairs])
+        # Marian's, for one, has a vocabulary for each side.
+        targets = self._ids(None, text_target=[target for _, target in pairs])
         return list(zip(sources, targets, strict=True))
 
     def forward(self, rows: Sequence[_Row]) -> tuple[Tensor, Tensor]:
@@ -150,8 +151,8 @@ class Seq2SeqTranslator(nn.Module):
                 found[place] = text.strip()
         return found
 
-    def _ids(self, texts: Sequence[str]) -> list[Tensor]:
-        found = self.tokenizer(list(texts), max_length=self.max_length, truncation=True)
+    def _ids(self, texts: list[str] | None, **target: list[str]) -> list[Tensor]:
+        found = self.tokenizer(texts, **target, max_length=self.max_length, truncation=True)
         return [torch.tensor(ids) for ids in found["input_ids"]]
 
     def _inputs(self, rows: Sequence[Tensor]) -> dict[str, Tensor]:

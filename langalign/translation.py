@@ -94,7 +94,7 @@ class DictionaryTranslator:
     def identity(self) -> list[Any]:
         """The language's properties."""
         own = self.counterpart
-        return ["dictionary", own.script, own.order, own.one_to_many, own.seed]
+        return ["dictionary", own.script, own.lexicon, own.order, own.one_to_many, own.seed]
 
     def translate(self, texts: Sequence[str], keep: Keep) -> None:
         """All at once."""

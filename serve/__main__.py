@@ -1,12 +1,15 @@
 """Serve on this machine until interrupted: `python -m serve [KEY=VALUE ...]`, as `make serve` does.
 
 Keys are those of `serve.settings`, and host and port; prints the address and a line to try it with.
+Always on a Ray of its own: to a running cluster `serve deploy serve/config.yaml` goes.
 """
 
 import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import ray
 from pydantic import Field
@@ -18,6 +21,7 @@ from langalign.configfile import describe_keys, load_config
 from langalign.errors import ServingError
 from serve.app import build, open_keys
 from serve.client import Client
+from serve.schemas import ModelCard
 from serve.settings import Settings
 
 __all__ = ["main"]
@@ -42,10 +46,6 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 0
-    finally:
-        if ray.is_initialized():
-            serve.shutdown()
-            ray.shutdown()
 
 
 def _serve(arguments: list[str]) -> None:
@@ -53,31 +53,47 @@ def _serve(arguments: list[str]) -> None:
     settings = Settings(**local.model_dump(exclude={"host", "port"}))
     needs_key = open_keys(settings, local.host) is not None
     application = build(settings)
+    # Not of a cluster that RAY_ADDRESS or this machine has: what it serves would end with this.
+    ray.init(address="local", log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     try:
-        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         protect_token()
-        serve.start(http_options={"host": local.host, "port": local.port})
-        serve.run(application)
-    except RuntimeError as error:
-        # Serve's own word for a deployment that does not come up; the cause is in it.
-        raise ServingError(f"the service did not start: {error}") from error
-    _tell(f"http://{local.host}:{local.port}", needs_key)
-    while True:
-        time.sleep(3600)
+        try:
+            serve.start(http_options={"host": local.host, "port": local.port})
+            serve.run(application)
+        except RuntimeError as error:
+            # Serve's own word for a deployment that does not come up; the cause is in it.
+            raise ServingError(f"the service did not start: {error}") from error
+        host = f"[{local.host}]" if ":" in local.host else local.host
+        _tell(f"http://{host}:{local.port}", needs_key)
+        while True:
+            time.sleep(3600)
+    finally:
+        serve.shutdown()
+        ray.shutdown()
 
 
 def _tell(url: str, needs_key: bool) -> None:
     """Print the address, and a curl line that works as it stands."""
     print(f"\nserving at {url}  (API: {url}/docs, stop with Ctrl-C)")
     key = "-H 'Authorization: Bearer KEY' " if needs_key else ""
-    language = "LANGUAGE"
+    asked = {"language": "LANGUAGE", "inputs": ["a sentence"]}
     if not needs_key:
         with Client(url) as client:
-            language = client.models()[0].target_language
-    body = shlex.quote(json.dumps({"language": language, "inputs": ["a sentence"]}))
+            asked = _question(client.models())
+    body = shlex.quote(json.dumps(asked))
     print(
         f"curl -s {url}/v1/classify -H 'Content-Type: application/json' {key}-d {body}", flush=True
     )
+
+
+def _question(cards: Sequence[ModelCard]) -> dict[str, Any]:
+    """What the first model can be asked."""
+    first = cards[0]
+    pair = {"premise": "a sentence", "hypothesis": "another one"}
+    asked = {"language": first.target_language}
+    # Several models may know the language.
+    named = {"model": first.name} if len(cards) > 1 else {}
+    return named | asked | {"inputs": [pair if first.inputs == "pair" else "a sentence"]}
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from serve.keys import KeyFile
 from serve.loading import encoder_digest
 from serve.problems import ProblemError
 from serve.registry import Source, parse_sources
-from serve.release import older_versions
+from serve.release import older_versions, read_release, resolve
 from serve.replica import start_replica
 from serve.schemas import ClassifyRequest, ClassifyResponse, ModelCard
 from serve.settings import API_KEYS_VARIABLE, Settings
@@ -166,12 +166,14 @@ def _by_encoder(manifests: Sequence[Manifest], models: Sequence[str]) -> dict[st
 def _manifest(source: Source) -> Manifest:
     """Of the version to serve; where the latest is damaged, of the newest one before it."""
     place = (source.storage, source.name)
-    try:
+    if source.version != LATEST:
         return artifacts.read_manifest(*place, source.version)
+    # As the replicas will, which may be told to stay with another than the latest.
+    version = resolve(*place, read_release(*place))
+    try:
+        return artifacts.read_manifest(*place, version)
     except IntegrityError:
-        if source.version != LATEST:
-            raise
-        older = older_versions(*place, artifacts.find_version(*place))
+        older = older_versions(*place, version)
         if not older:
             raise
         return artifacts.read_manifest(*place, older[0])

@@ -4,8 +4,8 @@
         client.classify(["정말 좋았다"], language="ko").predictions[0].label
 
 A full service (503, a proxy's 502 or 429) is asked again after the seconds that Retry-After names,
-and so is one whose connection breaks: classifying twice does no harm. Everything else raises at
-once, and so does a wait of more than 30 s.
+and so is one whose connection breaks or whose proxy finds no replica (HAProxy's 500): classifying
+twice does no harm. Everything else raises at once, and so does a wait of more than 30 s.
 """
 
 import random
@@ -32,6 +32,7 @@ from serve.schemas import (
 __all__ = ["Client", "ServiceError"]
 
 RETRIED = (429, 502, 503)
+PROBLEM = "application/problem+json"
 LONGEST_PAUSE_S = 30.0
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -144,11 +145,17 @@ class Client:
             else:
                 if answer.is_success:
                     return answer
-                if is_last or answer.status_code not in RETRIED:
+                if is_last or not _may_succeed_later(answer):
                     raise ServiceError(_problem(answer), answer.status_code)
                 pause_s = _retry_after_s(answer)
             self._sleep(pause_s or _backoff_s(attempt))
         raise AssertionError("the last attempt returns or raises")
+
+
+def _may_succeed_later(answer: httpx2.Response) -> bool:
+    """Whether the service was full or away; a 500 of its own is a problem, and no proxy's."""
+    is_proxys = not answer.headers.get("content-type", "").startswith(PROBLEM)
+    return answer.status_code in RETRIED or (answer.status_code == 500 and is_proxys)
 
 
 def _retry_after_s(answer: httpx2.Response) -> float | None:

@@ -1,6 +1,6 @@
 """Labels of many rows from a running service: what `jobs/score.py service=URL` counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from serve.client import Client, ServiceError
@@ -8,8 +8,11 @@ from serve.schemas import ClassifyResponse
 
 __all__ = ["ServiceLabels"]
 
+Input = str | tuple[str, str]
+
 # Small enough for every limit a service is likely to have, large enough to fill its batches.
 ROWS_A_REQUEST = 32
+BYTES_A_REQUEST = 2**18
 REQUESTS_AT_ONCE = 8
 
 
@@ -43,13 +46,12 @@ class ServiceLabels:
             ServiceError: the service refuses a request, or another version has taken over.
         """
         inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        parts = [inputs[i : i + ROWS_A_REQUEST] for i in range(0, len(inputs), ROWS_A_REQUEST)]
 
-        def classify(part: Sequence[str | tuple[str, str]]) -> ClassifyResponse:
+        def classify(part: Sequence[Input]) -> ClassifyResponse:
             return self._client.classify(part, language=language, model=self._model)
 
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            answers = list(pool.map(classify, parts))
+            answers = list(pool.map(classify, _parts(inputs)))
         for answer in answers:
             if answer.version != self.version:
                 raise ServiceError(
@@ -57,3 +59,18 @@ class ServiceLabels:
                     "while its rows were scored; run again"
                 )
         return [prediction.label for answer in answers for prediction in answer.predictions]
+
+
+def _parts(inputs: Sequence[Input]) -> Iterator[list[Input]]:
+    """Inputs of a request each, in their order; one that is too long for any is alone in its."""
+    part: list[Input] = []
+    size = 0
+    for one in inputs:
+        own = sum(len(text.encode()) for text in ([one] if isinstance(one, str) else one))
+        if part and (len(part) == ROWS_A_REQUEST or size + own > BYTES_A_REQUEST):
+            yield part
+            part, size = [], 0
+        part.append(one)
+        size += own
+    if part:
+        yield part

@@ -124,6 +124,15 @@ def test_a_service_scores_as_its_model_does(trained: Trained, job: Job, service:
     assert "a service answers with its model only" in summary["notes"][0]
 
 
+def test_another_version_than_the_service_has_is_refused(
+    trained: Trained, job: Job, service: str
+) -> None:
+    named = ("model=tiny", "version=v-000000000000")
+    ended = job(trained.root, *named, f"data={trained.test}", f"service={service}")
+    assert ended.status == 2
+    assert "version=v-000000000000: " in ended.refusal()
+
+
 def test_a_service_that_is_not_there(trained: Trained, job: Job) -> None:
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"

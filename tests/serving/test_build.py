@@ -14,6 +14,7 @@ from langalign.errors import ArtifactError, ConfigError, TrainingError
 from langalign.storage import STORAGE_VARIABLE, Storage
 from serve import demo
 from serve.app import build
+from serve.release import write_pin
 from serve.settings import Settings
 
 
@@ -54,6 +55,20 @@ def test_each_encoder_is_a_deployment_behind_one_gateway(tmp_path: Path, encoder
     assert found.pop("Gateway") == []
     assert sorted(found.values()) == [["far"], ["one", "two"]]
     assert all(name.startswith("Encoder-") for name in found)
+
+
+def test_a_pinned_version_says_who_shares_an_encoder_and_which_languages(
+    tmp_path: Path, encoder: Path
+) -> None:
+    root, scratch = tmp_path / "store", tmp_path / "scratch"
+    publish(root, encoder, scratch, name="one", seed=1)
+    pinned = publish(root, encoder, scratch, name="two", seed=2)
+    later = write_encoder(tmp_path / "later", seed=3)
+    publish(root, later, scratch, name="two", seed=3, target="xd")
+    settings = Settings(model=["one", "two"], storage=str(root))
+    assert "Gateway" in deployments(build(settings))
+    write_pin(Storage(str(root)), "two", pinned.version)
+    assert deployments(build(settings)) == {"Classifier": ["one", "two"]}
 
 
 @pytest.mark.parametrize(

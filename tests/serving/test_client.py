@@ -73,6 +73,23 @@ def test_a_full_queue_is_tried_again_when_it_says() -> None:
     assert service.pauses == [7.0, 30.0]
 
 
+@pytest.mark.parametrize(
+    ("content_type", "tries"), [("text/html", 2), ("application/problem+json", 1)]
+)
+def test_a_proxy_without_a_replica_is_tried_again_and_a_fault_of_the_service_is_not(
+    content_type: str, tries: int
+) -> None:
+    failed = httpx2.Response(500, headers={"content-type": content_type})
+    service = Service(failed, ok())
+    with service.client(retries=1) as client:
+        if tries == 1:
+            with pytest.raises(ServiceError):
+                client.classify(["a"], language="xc")
+        else:
+            client.classify(["a"], language="xc")
+    assert len(service.requests) == tries
+
+
 def test_a_wait_longer_than_a_caller_would_stand_raises_and_names_it() -> None:
     service = Service(full(**{"retry-after": "3600"}))
     with pytest.raises(ServiceError, match=r"the queue is full.*3600 s") as raised:

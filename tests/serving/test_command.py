@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -16,6 +17,8 @@ from real_service import replicas_below
 
 from cluster.ports import free_ports
 from langalign.storage import Storage
+from serve.__main__ import _question
+from serve.schemas import ModelCard
 from serve.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +36,8 @@ def command(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
         [sys.executable, "-m", "serve", *arguments],
         cwd=ROOT,
-        env={**environment, "PYTHONPATH": str(ROOT)},
+        # Nobody is there: the service is not to join a cluster, and to end what that serves.
+        env={**environment, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "127.0.0.1:1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,6 +68,38 @@ def test_the_printed_line_works_as_it_stands(models: Storage) -> None:
         assert grpc.StatusCode.UNKNOWN not in answers
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+
+
+CARD: dict[str, Any] = {
+    "name": "m",
+    "version": "v-1",
+    "source_language": "en",
+    "target_language": "xc",
+    "labels": ["a", "b"],
+    "inputs": "text",
+    "max_tokens": 8,
+    "encoder": "e",
+    "precision": "fp32",
+    "published_at": "2026-01-01T00:00:00Z",
+    "metrics": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("cards", "asked"),
+    [
+        ([{}], {"language": "xc", "inputs": ["a sentence"]}),
+        ([{}, {"name": "n"}], {"model": "m", "language": "xc", "inputs": ["a sentence"]}),
+        (
+            [{"inputs": "pair"}],
+            {"language": "xc", "inputs": [{"premise": "a sentence", "hypothesis": "another one"}]},
+        ),
+    ],
+)
+def test_the_line_asks_what_the_model_can_answer(
+    cards: list[dict[str, Any]], asked: dict[str, Any]
+) -> None:
+    assert _question([ModelCard(**CARD | card) for card in cards]) == asked
 
 
 def listening(process: psutil.Process) -> set[int]:

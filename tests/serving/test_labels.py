@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from serve.client import Client, ServiceError
-from serve.labels import ROWS_A_REQUEST, ServiceLabels
+from serve.labels import BYTES_A_REQUEST, ROWS_A_REQUEST, ServiceLabels
 
 CARD = {
     "name": "m",
@@ -26,22 +26,23 @@ CARD = {
 
 def service(versions: list[str], **card: Any) -> Client:
     """Calls a text odd if its number is; answers with the versions given, the last one for ever."""
+    transport = httpx2.MockTransport(lambda request: answering(versions, request, **card))
+    return Client("http://service", transport=transport)
 
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        if request.url.path == "/v1/models":
-            return httpx2.Response(200, json={"models": [CARD | card]})
-        body = json.loads(request.content)
-        labels = ["odd" if int(text) % 2 else "even" for text in body["inputs"]]
-        predictions = [
-            {"label": label, "probability": 1, "probabilities": {label: 1}, "tokens": 3}
-            for label in labels
-        ]
-        version = versions.pop(0) if len(versions) > 1 else versions[0]
-        found = {"model": "m", "version": version, "language": body["language"]}
-        timing = {"queue_ms": 0, "compute_ms": 0, "total_ms": 0}
-        return httpx2.Response(200, json=found | {"predictions": predictions, "timing": timing})
 
-    return Client("http://service", transport=httpx2.MockTransport(answer))
+def answering(versions: list[str], request: httpx2.Request, **card: Any) -> httpx2.Response:
+    if request.url.path == "/v1/models":
+        return httpx2.Response(200, json={"models": [CARD | card]})
+    body = json.loads(request.content)
+    labels = ["odd" if int(text[-1]) % 2 else "even" for text in body["inputs"]]
+    predictions = [
+        {"label": label, "probability": 1, "probabilities": {label: 1}, "tokens": 3}
+        for label in labels
+    ]
+    version = versions.pop(0) if len(versions) > 1 else versions[0]
+    found = {"model": "m", "version": version, "language": body["language"]}
+    timing = {"queue_ms": 0, "compute_ms": 0, "total_ms": 0}
+    return httpx2.Response(200, json=found | {"predictions": predictions, "timing": timing})
 
 
 def test_labels_come_in_the_order_of_the_rows() -> None:
@@ -51,6 +52,21 @@ def test_labels_come_in_the_order_of_the_rows() -> None:
         found = labels.ask([str(number) for number in numbers], None, "xc")
     assert labels.version == "v-1"
     assert found == ["odd" if number % 2 else "even" for number in numbers]
+
+
+def test_long_rows_are_sent_in_requests_that_every_service_takes() -> None:
+    long = "1" * (BYTES_A_REQUEST // 2 - 1)
+    asked: list[int] = []
+
+    def counted(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path != "/v1/models":
+            asked.append(len(json.loads(request.content)["inputs"]))
+        return answering(["v-1"], request)
+
+    with Client("http://service", transport=httpx2.MockTransport(counted)) as client:
+        found = ServiceLabels(client, "m").ask([long, long, long, "2", 3 * long], None, "xc")
+    assert found == ["odd", "odd", "odd", "even", "odd"]
+    assert sorted(asked) == [1, 2, 2]
 
 
 def test_a_version_that_takes_over_ends_it() -> None:

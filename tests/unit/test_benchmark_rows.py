@@ -23,6 +23,7 @@ import pytest
 import torch
 from tiny_encoder import write_encoder
 
+from cluster import benchmark_group
 from cluster.benchmark_data import prepare_study
 from cluster.benchmark_embed import Embedder
 from cluster.benchmark_group import GroupRun
@@ -33,8 +34,10 @@ from cluster.text_units import TextPart
 from cluster.texts import read_texts
 from langalign.benchmarkgrid import LOCAL, BenchmarkConfig
 from langalign.benchmarkresult import CellResult, CellStore
-from langalign.outputs import digest_of
+from langalign.outputs import StepOutput, digest_of
+from langalign.stacking import TrialStack
 from langalign.storage import Storage
+from langalign.trials import TrialData
 
 OPPOSITE = {"good": "dull", "dull": "good"}
 LABELS = {"good": "positive", "dull": "negative"}
@@ -192,9 +195,52 @@ def test_aligned_sentences_lie_nearer_to_their_translations(results: list[CellRe
 def test_every_cell_says_what_its_training_took(results: list[CellResult]) -> None:
     for result in results:
         assert result.seconds["tune"] > 0
-        assert result.seconds["embed"] > 0
         is_own_head = result.cell.method in ("english", "native", "translated", "lora", "simcse")
         assert is_own_head == ("head" not in result.seconds)
+        # Step 1's own head needs no embeddings but those of the rows to test on.
+        assert is_own_head == ("embed" not in result.seconds)
+        assert is_own_head or result.seconds["embed"] > 0
+
+
+def test_a_local_translators_cell_is_charged_for_its_own_rows(
+    made: tuple[BenchmarkConfig, Storage, EncoderRule],
+) -> None:
+    config, storage, rule = made
+    grid = config.grid.model_copy(update={"methods": [LOCAL], "local_pairs": [160], "rows": [60]})
+    config = config.model_copy(update={"grid": grid})
+    rows = prepare_study(config, config.studies[0], 3, storage)
+    exact = of_local_translator(storage, rows.sets["train"], "charged", translated)
+    for step, info in (
+        ("training", {"seconds": 8.0}),
+        ("translating", {"seconds": 4.0, "rows": 120}),
+    ):
+        StepOutput(storage, step).finish({}, info)
+    made_by = {exact.name: ("training", "translating")}
+    rows = replace(rows, sets=rows.sets | {"local-160": exact}, made_by=made_by)
+    (result,) = run(plan_groups(config, rows, rule, storage), storage)
+    assert result.seconds["translator"] == 10.0
+
+
+def test_what_ends_one_stack_leaves_the_others_alone(
+    made: tuple[BenchmarkConfig, Storage, EncoderRule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, storage, rule = made
+    methods = ["omission", "langalign", "rev-langalign"]
+    grid = config.grid.model_copy(update={"methods": methods, "aligners": ["linear"]})
+    config = config.model_copy(update={"grid": grid})
+    rows = prepare_study(config, config.studies[0], 4, storage)
+    groups = plan_groups(config, rows, rule, storage)
+
+    class Reversed(TrialStack):
+        def __init__(self, options: Any, data: TrialData, *rest: Any, **named: Any) -> None:
+            if data.direction == "reverse":
+                raise RuntimeError("CUDA out of memory")
+            super().__init__(options, data, *rest, **named)
+
+    monkeypatch.setattr(benchmark_group, "TrialStack", Reversed)
+    found = {result.cell.method: result for result in run(groups, storage)}
+    assert found["rev-langalign"].reason == "RuntimeError: CUDA out of memory"
+    assert all(found[method].is_done for method in ("omission", "langalign"))
 
 
 def test_every_manifest_says_what_the_cell_was_made_from(
@@ -246,4 +292,5 @@ def test_a_part_of_what_is_embedded_is_not_embedded_again(
     small, large = (part.split.ids("all") for part in parts)
     places = np.isin(large, small)
     assert torch.equal(few, many[torch.from_numpy(places)])
-    assert embedder.seconds(parts[0]) == pytest.approx(embedder.seconds(parts[1]) / 2)
+    assert embedder.seconds(parts[:1]) == pytest.approx(embedder.seconds(parts[1:]) / 2)
+    assert embedder.seconds(parts) == embedder.seconds(parts[1:]), "each row once"

@@ -78,7 +78,7 @@ def test_the_table_holds_only_ways_that_no_cheaper_one_beats() -> None:
     ]
     assert [row[2].text for row in table.rows] == ["1.20", "6.70", "100.20"]
     assert "1 USD and 36 s for a native row" in table.note
-    assert "a local translator and translating by it, step 1" in table.note
+    assert "a local translator and its translating of the cell's rows, step 1" in table.note
 
 
 def test_the_cheapest_way_to_a_score_is_named() -> None:

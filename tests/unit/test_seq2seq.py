@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_encoder import write_encoder
+from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 
 from langalign.errors import TranslationError
 from langalign.loop import FitOptions
@@ -105,3 +106,25 @@ def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
     weights = [next(each.model.parameters()) for each in made]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_an_mt5_is_tuned_and_translates(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(write_encoder(tmp_path / "encoder"))
+    config = MT5Config(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    MT5ForConditionalGeneration(config).save_pretrained(tmp_path / "mt5")
+    tokenizer.save_pretrained(tmp_path / "mt5")
+    translator = Seq2SeqTranslator.load(str(tmp_path / "mt5"), prefix="translate: ", max_length=16)
+    options = FitOptions(1e-2, batch_size=8, max_epochs=4, patience=4, weight_decay=0.0)
+    history = fit_translator(translator, pairs(), pairs(), options=options)
+    assert history[-1].train_loss < history[0].train_loss
+    assert len(translator.translate(["bad film", "the was"])) == 2
