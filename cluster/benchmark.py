@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cluster import encoders
 from cluster.benchmark_data import StudyRows, prepare_study
-from cluster.benchmark_group import run_group
+from cluster.benchmark_group import run_group, tune_ahead
 from cluster.benchmark_local import LocalRows
 from cluster.benchmark_plan import Group, left_out, plan_groups
 from cluster.connection import Connection
@@ -36,7 +36,7 @@ from langalign.report import dump_json
 from langalign.storage import Storage
 from langalign.texttables import TextTable
 
-__all__ = ["Benchmark"]
+__all__ = ["Benchmark", "shared_step_1"]
 
 LOOK_S = 10.0
 
@@ -169,15 +169,26 @@ class Benchmark:
 
     def _run(self, groups: list[Group], old: Set[str], *, total: int) -> None:
         """Fill in groups; of `total` cells `old` are failures of earlier runs, tried again."""
-        cluster = self.config.cluster
-        task = ray.remote(
-            num_cpus=cluster.cpus_per_group,
-            num_gpus=cluster.gpus_per_group,
-            max_retries=cluster.max_failures,
-        )(run_group)
+        cluster, monitor = self.config.cluster, self._ray.monitor
+        task, ahead = (
+            ray.remote(
+                num_cpus=cluster.cpus_per_group,
+                num_gpus=cluster.gpus_per_group,
+                max_retries=cluster.max_failures,
+            )(function)
+            for function in (run_group, tune_ahead)
+        )
         # The longest first, so that none is begun when all others are at their end.
         groups = sorted(groups, key=lambda group: -group.weight)
-        pending = {task.remote(group, self.store, self._ray.monitor): group for group in groups}
+        # As of the same English rows in studies of several languages.
+        after = {
+            place: ahead.remote(group, self.storage, monitor)
+            for place, group in shared_step_1(groups, self.storage).items()
+        }
+        pending = {
+            task.remote(group, self.store, monitor, after.get(group.tuned_at(self.storage))): group
+            for group in groups
+        }
         pace = Pace(self._left(groups, old)[1])
         while pending:
             # Often enough to look at, and on S3 a request for every 1,000 cells.
@@ -222,6 +233,19 @@ class Benchmark:
             "tables": [table.values() for table in self.tables],
             "models": [],
         }
+
+
+def shared_step_1(groups: Iterable[Group], storage: Storage) -> dict[str, Group]:
+    """Step 1's outputs that several groups need and nobody has made, each with one of these."""
+    first: dict[str, Group] = {}
+    shared: dict[str, Group] = {}
+    for group in groups:
+        place = group.tuned_at(storage)
+        if place in first:
+            shared[place] = first[place]
+        elif group.tune and not group.blocked and not group.tune.output(storage).is_done():
+            first[place] = group
+    return shared
 
 
 def _times(runs: Sequence[Mapping[str, float]], cells: int) -> str:

@@ -6,7 +6,7 @@ trained as a whole, so that every cell comes from the same arithmetic as in an u
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -37,17 +37,26 @@ from langalign.storage import Storage
 from langalign.training import Labelled, Pairs, count_outcomes
 from langalign.trials import NO_PROBE, TrainedTrial, TrialData
 
-__all__ = ["run_group", "tune_encoder"]
+__all__ = ["run_group", "tune_ahead", "tune_encoder"]
 
 # Alignment is measured on so many held-out pairs at most: a probe is fitted on each cell's.
 MEASURED_PAIRS = 300
 
 
-def run_group(group: Group, store: CellStore, monitor: Any) -> None:
-    """Fill in the missing cells of a group, as a Ray task; what fails is written as failed."""
+def run_group(group: Group, store: CellStore, monitor: Any, _: None = None) -> None:
+    """Fill in the missing cells of a group, as a Ray task; what fails is written as failed.
+
+    The last argument is what Ray has it wait for, a `tune_ahead`.
+    """
     cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
     torch.set_num_threads(max(1, int(cores)))
     GroupRun(group, store, monitor, assigned_device()).run()
+
+
+def tune_ahead(group: Group, storage: Storage, monitor: Any) -> None:
+    """Step 1 of several groups, as a Ray task; each of them meets again what ends it."""
+    with suppress(LangAlignError):
+        tune_encoder(group, storage, monitor, assigned_device())
 
 
 class GroupRun:

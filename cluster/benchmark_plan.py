@@ -95,6 +95,10 @@ class Group:
         own = [self.own] if self.own else []
         return [*own, *(member for stack in self.stacks for member in stack.members)]
 
+    def tuned_at(self, storage: Storage) -> str:
+        """The prefix of step 1's output; empty without step 1."""
+        return self.tune.output(storage).prefix if self.tune else ""
+
     @cached_property
     def weight(self) -> float:
         """About how long it takes, in units of its own: rows trained on, and pairs by kind."""

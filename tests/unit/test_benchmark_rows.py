@@ -24,9 +24,10 @@ import torch
 from tiny_encoder import write_encoder
 
 from cluster import benchmark_group
+from cluster.benchmark import shared_step_1
 from cluster.benchmark_data import prepare_study
 from cluster.benchmark_embed import Embedder
-from cluster.benchmark_group import GroupRun
+from cluster.benchmark_group import GroupRun, tune_encoder
 from cluster.benchmark_plan import Group, plan_groups
 from cluster.embed import EncoderRule, TextSet
 from cluster.encoders import store_encoder, weights_digest
@@ -219,6 +220,24 @@ def test_a_local_translators_cell_is_charged_for_its_own_rows(
     rows = replace(rows, sets=rows.sets | {"local-160": exact}, made_by=made_by)
     (result,) = run(plan_groups(config, rows, rule, storage), storage)
     assert result.seconds["translator"] == 10.0
+
+
+def test_step_1_is_made_once_for_the_studies_that_share_it(
+    made: tuple[BenchmarkConfig, Storage, EncoderRule],
+) -> None:
+    config, storage, rule = made
+    methods = ["english", "native"]
+    config = config.model_copy(update={"grid": config.grid.model_copy(update={"methods": methods})})
+    rows = prepare_study(config, config.studies[0], 5, storage)
+    groups = plan_groups(config, rows, rule, storage)
+    assert shared_step_1(groups, storage) == {}
+    other = replace(rows, study=rows.study.model_copy(update={"name": "other"}))
+    groups += plan_groups(config, other, rule, storage)
+    shared = shared_step_1(groups, storage)
+    assert list(shared.values()) == groups[:2]
+    silent = SimpleNamespace(post=SimpleNamespace(remote=lambda progress: None))
+    tune_encoder(groups[0], storage, silent, torch.device("cpu"))
+    assert list(shared_step_1(groups, storage).values()) == groups[1:2]
 
 
 def test_what_ends_one_stack_leaves_the_others_alone(
