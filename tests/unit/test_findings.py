@@ -1,7 +1,7 @@
 """Which findings hold, on results made by hand, and the cells that each leads to."""
 
 import pytest
-from benchmark_results import CONFIG, SIZES, results
+from benchmark_results import CONFIG, OFFSETS, SEEDS, SIZES, result, results
 
 from langalign.benchmarkcells import Key, ResultSet
 from langalign.benchmarkreport import markdown_report
@@ -28,7 +28,26 @@ def test_findings_say_what_holds_and_what_does_not() -> None:
     assert found["more English data helps", "Rev-LangAlign ae"].difference.mean == pytest.approx(
         11, abs=0.1
     )
+    assert found["native data is above English-only", "native"].difference.mean == pytest.approx(
+        30, abs=0.1
+    )
+    translated = found["translated data is above English-only", "translated"]
+    assert translated.difference.mean == pytest.approx(25, abs=0.1)
+    claim = "with 1,000 English rows LangAlign is above 100 translated ones"
+    assert found[claim, "LangAlign ae"].difference.mean == pytest.approx(82 - 75, abs=0.1)
     assert not any("local translator" in claim for claim, _ in found), "it has no cell"
+
+
+@pytest.mark.parametrize(("points", "verdict"), [(30, "holds"), (70, "does not hold")])
+def test_a_local_translator_is_expected_below_english_only(points: float, verdict: str) -> None:
+    local = [
+        result("translated-local", "none", 200, 100, seed, points + offset + 0.1 * seed)
+        for seed, offset in zip(SEEDS, OFFSETS, strict=True)
+    ]
+    compared = findings(ResultSet.of([*results(), *local]), "one")
+    (found,) = [f for f in compared if f.claim.startswith("a small local translator is below")]
+    assert found.difference.mean == pytest.approx(50 - points, abs=0.2)
+    assert found.verdict == verdict
 
 
 def test_one_seed_gives_no_verdict() -> None:
