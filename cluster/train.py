@@ -1,6 +1,5 @@
 """Run units of work on Ray Train V2: any number of CPU or GPU workers, restarts, checkpoints."""
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +17,13 @@ from langalign.outputs import digest_of
 from langalign.storage import Storage
 
 __all__ = ["run_units"]
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Leaves Ctrl-C to the driver: Ray Train's handler stays after the run, and exits with 0."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
 
 
 def run_units(
@@ -45,7 +51,7 @@ def run_units(
     if not left:
         return
     name = f"{left[0].step}-{digest_of(*(unit.output(storage).prefix for unit in units))[:12]}"
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         train_units,
         train_loop_config={
             "units": list(units),
@@ -68,7 +74,7 @@ def run_units(
     )
     try:
         with watching(monitor, show):
-            _fit(trainer)
+            trainer.fit()
         problem = ray.get(monitor.take_error.remote())
     except ray.train.TrainingFailedError as error:
         raise _ended_by(error, max_failures) from error
@@ -80,24 +86,6 @@ def run_units(
     missing = [unit.label for unit in units if not unit.output(storage).is_done()]
     if missing:
         raise TrainingError(f"{', '.join(missing)} ended without a result; run again to go on")
-
-
-def _fit(trainer: TorchTrainer) -> None:
-    """In a thread: in the main one Ray Train takes Ctrl-C, for good, and exits with 0."""
-    problems: list[Exception] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except Exception as error:  # noqa: BLE001 (raised again below)
-            problems.append(error)
-
-    # A daemon, as after Ctrl-C nobody waits for it: the run ends with its driver.
-    thread = threading.Thread(target=fit, daemon=True, name="langalign-train")
-    thread.start()
-    thread.join()
-    if problems:
-        raise problems[0]
 
 
 def _ended_by(error: Exception, max_failures: int) -> LangAlignError:
