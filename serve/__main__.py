@@ -90,10 +90,10 @@ def _question(cards: Sequence[ModelCard]) -> dict[str, Any]:
     """What the first model can be asked."""
     first = cards[0]
     pair = {"premise": "a sentence", "hypothesis": "another one"}
-    asked = {"language": first.target_language}
+    inputs = [pair if first.inputs == "pair" else "a sentence"]
+    asked = {"language": first.target_language, "inputs": inputs}
     # Several models may know the language.
-    named = {"model": first.name} if len(cards) > 1 else {}
-    return named | asked | {"inputs": [pair if first.inputs == "pair" else "a sentence"]}
+    return {"model": first.name, **asked} if len(cards) > 1 else asked
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from cards import CARD
 from real_service import replicas_below
 
 from cluster.ports import free_ports
@@ -68,21 +69,6 @@ def test_the_printed_line_works_as_it_stands(models: Storage) -> None:
         assert grpc.StatusCode.UNKNOWN not in answers
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-
-
-CARD: dict[str, Any] = {
-    "name": "m",
-    "version": "v-1",
-    "source_language": "en",
-    "target_language": "xc",
-    "labels": ["a", "b"],
-    "inputs": "text",
-    "max_tokens": 8,
-    "encoder": "e",
-    "precision": "fp32",
-    "published_at": "2026-01-01T00:00:00Z",
-    "metrics": [],
-}
 
 
 @pytest.mark.parametrize(

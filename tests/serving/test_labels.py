@@ -5,23 +5,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from cards import CARD
 
 from serve.client import Client, ServiceError
 from serve.labels import BYTES_A_REQUEST, ROWS_A_REQUEST, ServiceLabels
-
-CARD = {
-    "name": "m",
-    "version": "v-1",
-    "source_language": "en",
-    "target_language": "xc",
-    "labels": ["even", "odd"],
-    "inputs": "text",
-    "max_tokens": 8,
-    "encoder": "e",
-    "precision": "fp32",
-    "published_at": "2026-01-01T00:00:00Z",
-    "metrics": [],
-}
 
 
 def service(versions: list[str], **card: Any) -> Client:
