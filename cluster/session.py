@@ -25,6 +25,7 @@ from langalign.errors import ClusterError, ConfigError, LangAlignError, StorageE
 from langalign.storage import STORAGE_VARIABLE, Storage
 
 __all__ = [
+    "carry_no_keys",
     "check_nodes",
     "checked_session",
     "crash_reason",
@@ -172,6 +173,18 @@ def _answer(name: str, reference: Any) -> str:
             f"node {name} did not look at the storage ({reason}): `python -m cluster doctor` says "
             "what is wrong there"
         ) from error
+
+
+def carry_no_keys() -> None:
+    """Tune would put AWS keys into trials' runtime environments, which Ray's agent logs in clear.
+
+    Each node has its own.
+    """
+    # Here, as only a sweep needs Ray Tune.
+    from ray.tune.execution import class_cache
+
+    carried = class_cache.ENV_VARS_TO_PROPAGATE
+    carried.difference_update({name for name in carried if name.startswith("AWS_")})
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from typing import Any
 import ray
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
-from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from rich.console import Console
 from rich.markup import escape
@@ -137,7 +136,7 @@ class Sweep:
         # Tune's own files stay on this machine for the time of the run: they are pickles, and
         # the study holds all that the next run needs.
         os.environ.update(TUNE_VARIABLES)
-        _carry_no_keys()
+        session.carry_no_keys()
         tuner = tune.Tuner(
             self._bundle(arrays, verdicts),
             tune_config=tune.TuneConfig(
@@ -149,21 +148,25 @@ class Sweep:
                 max_concurrent_trials=(options.max_concurrent or 0) // size or None,
                 reuse_actors=True,
             ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=str(folder / "tune"),
-                failure_config=tune.FailureConfig(max_failures=options.max_failures),
-                # A trial takes seconds to minutes; one that is disturbed starts again.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Watch(file, self.display, options.trials)],
-                stop=TakenStopper(file),
-                verbose=0,
-            ),
+            run_config=self._run_config(file, folder),
         )
         with session.own_interrupts():
             tuner.fit()
         # What could not be stored meanwhile, or the reason why this run had to end.
         file.keep()
+
+    def _run_config(self, file: StudyFile, folder: Path) -> tune.RunConfig:
+        options = self.config.sweep
+        return tune.RunConfig(
+            name="sweep",
+            storage_path=str(folder / "tune"),
+            failure_config=tune.FailureConfig(max_failures=options.max_failures),
+            # A trial takes seconds to minutes; one that is disturbed starts again.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[Watch(file, self.display, options.trials)],
+            stop=TakenStopper(file),
+            verbose=0,
+        )
 
     def _bundle(self, arrays: dict[str, Any], verdicts: Any) -> Any:
         """The trainable, with the resources of one process of it."""
@@ -344,12 +347,3 @@ def _load_arrays(
 ) -> tuple[TrialArrays, None]:
     """As `load_arrays`; to get the second result costs nothing, and raises what that raised."""
     return load_arrays(storage, data, prefixes), None
-
-
-def _carry_no_keys() -> None:
-    """Tune would put AWS keys into trials' runtime environments, which Ray's agent logs in clear.
-
-    Each node has its own, see `cluster.session`.
-    """
-    carried = class_cache.ENV_VARS_TO_PROPAGATE
-    carried.difference_update({name for name in carried if name.startswith("AWS_")})

@@ -4,7 +4,7 @@ import pytest
 from ray import tune
 from ray.tune.execution import class_cache
 
-from cluster.tune import _carry_no_keys
+from cluster.session import carry_no_keys
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -25,6 +25,6 @@ def test_tune_carries_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "x")
     # Whatever the set names goes into the environment.
     assert carried() >= set(KEYS)
-    _carry_no_keys()
+    carry_no_keys()
     assert not carried() & set(KEYS)
     assert "RAY_CHDIR_TO_TRIAL_DIR" in carried()
