@@ -40,7 +40,11 @@ LABELS = ("negative", "positive")
 START_LIMIT_S = 180.0
 # Ray's workers give way to every other process (nice 15), so also to the load; the peers do not.
 EQUAL_PRIORITY = {"RAY_worker_niceness": "0"}
-HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+HAPROXY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+}
 OPTIONS: dict[str, Any] = {"pooling": "cls", "max_length": MAX_LENGTH, "precision": "fp32"}
 
 

@@ -128,7 +128,7 @@ def run_seed(
     """All rows of one table column: one seed, one choice of step 1 (none, english, both)."""
     settings = settings.seeded(seed)
     worker = Worker(device=device)
-    encoder, head = _tuned(study, encoder_name, settings, tune_on, worker)
+    encoder, head = tuned(study, encoder_name, settings, tune_on, worker)
     encoded = Encoded(encoder.prepare(device), study, seed, device)
     test = encoded.rows("test", None, of_target=True)
     where = {"study": study.name, "step1": tune_on, "seed": seed, "pooling": settings.pooling}
@@ -160,7 +160,7 @@ def run_seed(
             yield row("target around A", kind, model)
 
 
-def _tuned(
+def tuned(
     study: Study, name: str, settings: Settings, tune_on: str, worker: Worker
 ) -> tuple[SentenceEncoder, ClassificationHead | None]:
     encoder = SentenceEncoder.load(
@@ -200,7 +200,7 @@ def _fit_plain(
     study: Study, encoded: Encoded, settings: Settings, name: str, worker: Worker
 ) -> tuple[AlignedHead, None]:
     of_target = name != "english"
-    model = _new_model(study, encoded, NoAligner(), "forward", settings)
+    model = new_model(study, encoded, NoAligner(), "forward", settings)
     fit_head(
         model,
         encoded.rows(name, 0, of_target=of_target),
@@ -229,7 +229,7 @@ def _fit_aligned(
         before, n = metrics.cosine_total(held_out.source, held_out.target).tolist()
         kept = aligner.keep(held_out.target)
         after, _ = metrics.cosine_total(aligner(held_out.source), kept).tolist()
-    model = _new_model(study, encoded, aligner, direction, settings)
+    model = new_model(study, encoded, aligner, direction, settings)
     chooses_on_target = "target" in encoded.labels
     fit_head(
         model,
@@ -243,7 +243,7 @@ def _fit_aligned(
     return model, {"cosine_before": before / n, "cosine_after": after / n}
 
 
-def _new_model(
+def new_model(
     study: Study, encoded: Encoded, aligner: Any, direction: Direction, settings: Settings
 ) -> AlignedHead:
     seed_everything(settings.head.seed, 3)
@@ -279,9 +279,9 @@ def _having(rows: Sequence[dict[str, Any]], **wanted: str) -> list[dict[str, Any
 def _cell(group: Sequence[dict[str, Any]]) -> str:
     if not group:
         return ""
-    text = _mean([row["accuracy"] for row in group])
+    text = mean_text([row["accuracy"] for row in group])
     if any(row["score"] != row["accuracy"] for row in group):
-        text += f", F1 {_mean([row['score'] for row in group])}"
+        text += f", F1 {mean_text([row['score'] for row in group])}"
     if "cosine_after" in group[0]:
         before, after = (
             np.mean([row[f"cosine_{when}"] for row in group]) for when in ("before", "after")
@@ -290,7 +290,10 @@ def _cell(group: Sequence[dict[str, Any]]) -> str:
     return text
 
 
-def _mean(values: Sequence[float]) -> str:
+def mean_text(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation, in points; empty for no value."""
+    if not values:
+        return ""
     spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return f"{100 * np.mean(values):.1f}{spread}"
 

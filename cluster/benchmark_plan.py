@@ -278,6 +278,7 @@ class _Planner:
             align=fit_options(aligner, cell.seed),
             head=fit_options(self.config.head, cell.seed),
             head_dropout=self.config.head.dropout,
+            adds_residuals=self.config.head.residuals,
         )
 
     def _tune_unit(self, way: str, rule: EncoderRule, parts: tuple[TextPart, ...]) -> TuneUnit:

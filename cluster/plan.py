@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from cluster.embed import EncoderRule
 from cluster.prepare import RunData
 from cluster.text_units import FinetuneUnit, FineTuning, TextPart, TuneUnit
-from cluster.units import AlignerShape, AlignUnit, EmbeddedPart, EvaluateUnit, HeadUnit, Part
+from cluster.units import (
+    AlignerShape,
+    AlignUnit,
+    EmbeddedPairs,
+    EmbeddedPart,
+    EvaluateUnit,
+    HeadUnit,
+    Part,
+)
 from langalign.benchmarkconfig import AlignStepConfig, LocalConfig
 from langalign.config import AlignerConfig, HeadConfig, PipelineConfig, TuneConfig
 from langalign.errors import ConfigError
@@ -42,9 +50,7 @@ class Plan:
             AlignUnit(
                 shape=shape,
                 direction=chosen.direction,
-                source=prefixes["source"],
-                target=prefixes["target"],
-                split=self.data.split("parallel"),
+                pairs=self._pairs(prefixes),
                 options=fit_options(chosen, self.config.seed),
                 identity_weight=chosen.identity_weight,
             )
@@ -169,6 +175,7 @@ class Plan:
         tests = {"test": self._part(prefixes, "test", "all", of_target=True)}
         if not reads_target:
             tests["english"] = self._part(prefixes, "train", "held_out", of_target=False)
+        adds_residuals = shape.kind != "none" and self.config.head.residuals
         trains_aligner = shape.kind != "none" and "aligner" in self.config.head.train
         return HeadUnit(
             method=method,
@@ -182,8 +189,12 @@ class Plan:
             tests=tests,
             options=fit_options(self.config.head, self.config.seed),
             dropout=self.config.head.dropout,
+            residuals_of=self._pairs(prefixes) if adds_residuals else None,
             train_aligner=trains_aligner,
         )
+
+    def _pairs(self, prefixes: dict[str, str]) -> EmbeddedPairs:
+        return EmbeddedPairs(prefixes["source"], prefixes["target"], self.data.split("parallel"))
 
     def _part(
         self, prefixes: dict[str, str], name: str, part: Part, *, of_target: bool

@@ -188,4 +188,5 @@ def trial_options(config: PipelineConfig, seed: int) -> TrialOptions:
         dropout=aligner.dropout,
         head_dropout=config.head.dropout,
         identity_weight=aligner.identity_weight,
+        adds_residuals=config.head.residuals,
     )

@@ -27,6 +27,7 @@ __all__ = [
     "HEAD_FILE",
     "AlignUnit",
     "AlignerShape",
+    "EmbeddedPairs",
     "EmbeddedPart",
     "EvaluateUnit",
     "HeadUnit",
@@ -83,6 +84,27 @@ class EmbeddedPart:
 
 
 @dataclass(frozen=True)
+class EmbeddedPairs:
+    """Parallel sentences: the storage prefixes of their two embedding sets, and how they are cut.
+
+    `source` is English.
+    """
+
+    source: str
+    target: str
+    split: Split
+
+    def load(self, storage: Storage, part: Part, direction: Direction) -> Pairs:
+        """All pairs of a part, in the direction of an aligner."""
+        ids = self.split.ids(part)
+        sides = [
+            torch.from_numpy(EmbeddingSet(StepOutput(storage, prefix)).load(ids).embeddings)
+            for prefix in (self.source, self.target)
+        ]
+        return Pairs(*(reversed(sides) if direction == "reverse" else sides))
+
+
+@dataclass(frozen=True)
 class AlignerShape:
     """Arguments of `build_aligner`."""
 
@@ -99,13 +121,11 @@ class AlignerShape:
 
 @dataclass(frozen=True)
 class AlignUnit(Unit):
-    """Step 2 for one aligner: `source` and `target` are embedding prefixes of the same pairs."""
+    """Step 2 for one aligner."""
 
     shape: AlignerShape
     direction: Direction
-    source: str
-    target: str
-    split: Split
+    pairs: EmbeddedPairs
     options: FitOptions
     identity_weight: float = 1.0
     step = "align"
@@ -154,17 +174,15 @@ class AlignUnit(Unit):
         )
 
     def _pairs(self, work: UnitWork, part: Part) -> Pairs:
-        ids = self.split.ids(part)
-        sides = [
-            torch.from_numpy(EmbeddingSet(StepOutput(work.storage, prefix)).load(ids).embeddings)
-            for prefix in (self.source, self.target)
-        ]
-        return Pairs(*(reversed(sides) if self.direction == "reverse" else sides))
+        return self.pairs.load(work.storage, part, self.direction)
 
 
 @dataclass(frozen=True)
 class HeadUnit(Unit):
-    """Step 3 for one method: a new head on `train` through the aligner of `aligner` (or none)."""
+    """Step 3 for one method: a new head on `train` through the aligner of `aligner` (or none).
+
+    `residuals_of` is as `head_inputs` takes it.
+    """
 
     method: str
     shape: AlignerShape
@@ -177,6 +195,7 @@ class HeadUnit(Unit):
     tests: dict[str, EmbeddedPart]
     options: FitOptions
     dropout: float
+    residuals_of: EmbeddedPairs | None = None
     train_aligner: bool = False
     step = "head"
 
@@ -200,6 +219,7 @@ class HeadUnit(Unit):
         train, held_out, tests = work.together(lambda: self._load(work))
         width = train.embeddings.shape[1]
         aligner = work.together(lambda: load_aligner(work.storage, self.aligner, self.shape, width))
+        pairs = work.together(lambda: self._pairs(work))
         seed_everything(self.options.seed, 3)
         head = ClassificationHead(width, self.classes, dropout=self.dropout)
         model = AlignedHead(aligner, head, direction=self.direction)
@@ -209,6 +229,7 @@ class HeadUnit(Unit):
             held_out,
             metric=self.metric,
             options=self.options,
+            residuals_of=pairs,
             train_aligner=self.train_aligner,
             worker=work.worker,
             report=work.report,
@@ -227,6 +248,10 @@ class HeadUnit(Unit):
         parts = [self.train, self.held_out, *self.tests.values()]
         loaded = [part.load(work.storage, work.worker) for part in parts]
         return loaded[0], loaded[1], dict(zip(self.tests, loaded[2:], strict=True))
+
+    def _pairs(self, work: UnitWork) -> Pairs | None:
+        of = self.residuals_of
+        return of.load(work.storage, "train", self.direction) if of else None
 
 
 @dataclass(frozen=True)

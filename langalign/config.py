@@ -137,6 +137,11 @@ class HeadConfig(Section):
     train: list[Literal["head", "aligner", "encoder"]] = Field(
         ["head"], description="what trains in step 3; `encoder` embeds again every epoch"
     )
+    residuals: bool = Field(
+        False,
+        description="move each English row by what A leaves of some translated pair: our addition "
+        "to the paper (docs/method.md)",
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="before both layers of the head")
     learning_rate: float = Field(1e-4, gt=0, description="AdamW (Table 2)")
     batch_size: int = Field(16, gt=0, description="rows a step over all workers (Table 2)")
@@ -226,6 +231,11 @@ class PipelineConfig(Section):
             raise ValueError(
                 "aligner.direction=reverse keeps encoder and aligner out of step 3: "
                 "set head.train=[head]"
+            )
+        if self.head.residuals and self.head.train != ["head"]:
+            raise ValueError(
+                f"head.residuals moves the inputs of a frozen aligner, and head.train="
+                f"{self.head.train}: set head.train=[head] or head.residuals=false"
             )
         for section in ("tune", "aligner", "head"):
             batch = getattr(self, section).batch_size

@@ -69,8 +69,9 @@ class StackedHeads(StackedFit):
 
     phase: Phase = "head"
 
-    def __init__(self, batch_size: int, data: TrialData) -> None:
+    def __init__(self, batch_size: int, data: TrialData, *, adds_residuals: bool) -> None:
         self.data = data
+        self.residuals_of = data.pairs if adds_residuals else None
         layout = head_layout(data.width, data.classes)
         super().__init__(layout, cross_entropy, data.rows.labels, batch_size)
 
@@ -78,8 +79,8 @@ class StackedHeads(StackedFit):
         """What a head reads for the training rows (N, D) and the held-out rows (H, D)."""
         rows, held_out = self.data.rows, self.data.held_out
         return (
-            head_inputs(aligner, rows, self.data.direction),
-            head_inputs(aligner, held_out, self.data.direction),
+            head_inputs(aligner, rows, self.data.direction, self.residuals_of),
+            head_inputs(aligner, held_out, self.data.direction, self.residuals_of),
         )
 
     def member(self, trial: int, options: TrialOptions, x: Tensor, held_out: Tensor) -> Member:
@@ -121,7 +122,8 @@ def probe_scores(
     if not probe.epochs or not any(fit.members for fit in aligners):
         return {}
     few = replace(data, rows=_sample(data.rows, probe.rows))
-    heads = StackedHeads(trials[0].head.batch_size, few)
+    first = trials[0]
+    heads = StackedHeads(first.head.batch_size, few, adds_residuals=first.adds_residuals)
     for fit in aligners:
         for rows, network in fit.blocks():
             stacked = _AlignersOf(network, maps_own_space=fit.shape.identity_pairs)

@@ -66,17 +66,18 @@ class TrialStack:
 
         Raises:
             ConfigError: a shape or dropout that the kind does not have, or trials whose heads
-                have different batch sizes.
+                have different batch sizes or different ways with residuals.
         """
         self.trials = tuple(trials)
-        _check_head_batches(self.trials)
+        _check_heads(self.trials)
         self.data = data.to(device or torch.device("cpu"))
         self.probe = probe
         self.finished: dict[int, TrainedTrial] = {}
         self._aligned: dict[int, tuple[Aligner, list[EpochReport]]] = {}
         self._aligners: dict[tuple[AlignerShape, int], StackedAligners] = {}
         head_batch = self.trials[0].head.batch_size if self.trials else 1
-        self._heads = StackedHeads(head_batch, self.data)
+        adds_residuals = any(options.adds_residuals for options in self.trials)
+        self._heads = StackedHeads(head_batch, self.data, adds_residuals=adds_residuals)
         for trial, options in enumerate(self.trials):
             if options.shape.kind in LEARNED_KINDS:
                 fit = self._aligners_of(options)
@@ -200,11 +201,16 @@ def _failure(phase: str, member: Member, loss: float, validation: float) -> str 
     )
 
 
-def _check_head_batches(trials: Sequence[TrialOptions]) -> None:
+def _check_heads(trials: Sequence[TrialOptions]) -> None:
     for trial, options in enumerate(trials):
         given, wanted = options.head.batch_size, trials[0].head.batch_size
         if given != wanted:
             raise ConfigError(
                 f"trial {trial} has a head batch size of {given} in a stack of {wanted}; "
                 f"give trials of one head.batch_size to one stack"
+            )
+        if options.adds_residuals != trials[0].adds_residuals:
+            raise ConfigError(
+                f"trial {trial} has head.residuals={options.adds_residuals} in a stack of "
+                f"{trials[0].adds_residuals}; give trials of one head.residuals to one stack"
             )

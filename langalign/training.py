@@ -140,6 +140,7 @@ def fit_head(
     *,
     metric: str,
     options: FitOptions,
+    residuals_of: Pairs | None = None,
     train_aligner: bool = False,
     worker: Worker | None = None,
     report: Reporter | None = None,
@@ -148,7 +149,8 @@ def fit_head(
     """Step 3: train the head (and the aligner, if asked) on cached embeddings by cross-entropy.
 
     `rows` and `held_out` are this worker's shares. The epoch is chosen by the task metric on
-    `held_out`. A frozen aligner is applied once, before training, never in the loop.
+    `held_out`. A frozen aligner is applied once, before training, never in the loop;
+    `residuals_of` is as `head_inputs` takes it, and has no effect where the aligner trains too.
     """
     worker = worker or Worker()
     model.to(worker.device)
@@ -157,8 +159,9 @@ def fit_head(
     trained: nn.Module = _OneSide(model, of_target=rows.of_target)
     judged: nn.Module = _OneSide(model, of_target=held_out.of_target)
     if not train_aligner:
-        inputs = head_inputs(model.aligner, rows, model.direction)
-        checked = head_inputs(model.aligner, held_out, model.direction)
+        residuals_of = residuals_of and residuals_of.to(worker.device)
+        inputs = head_inputs(model.aligner, rows, model.direction, residuals_of)
+        checked = head_inputs(model.aligner, held_out, model.direction, residuals_of)
         trained = judged = model.head
     parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, options, worker.device)
@@ -197,15 +200,40 @@ def fit_head(
 
 
 @torch.no_grad()
-def head_inputs(aligner: Aligner, rows: Labelled, direction: Direction) -> Tensor:
+def head_inputs(
+    aligner: Aligner, rows: Labelled, direction: Direction, residuals_of: Pairs | None = None
+) -> Tensor:
     """What a head reads for `rows`, (N, D), through an aligner that is frozen from now on.
 
-    Aligners stacked as one give (K, N, D).
+    Aligners stacked as one give (K, N, D). With `residuals_of`, which are pairs in the direction of
+    the aligner, each English row is moved by the difference between translation and original, as a
+    head reads them, of some pair: what A cannot tell from English is in every target-language
+    input, and a head that never saw it takes it for a sign of a class (docs/method.md).
     """
     aligner.requires_grad_(False).eval()
+    inputs = _head_input(aligner, rows.embeddings, direction, of_target=rows.of_target)
+    if residuals_of is None or rows.of_target or aligner.kind == "none":
+        return inputs
+    residuals = _residuals(aligner, residuals_of, direction)
+    # One draw for all trainings: what differs between seeds is rows and pairs.
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(residuals.shape[-2], (inputs.shape[-2],), generator=generator)
+    return inputs + residuals.index_select(-2, chosen.to(residuals.device))
+
+
+def _residuals(aligner: Aligner, pairs: Pairs, direction: Direction) -> Tensor:
+    """Translation less original, (P, D), as a head reads both."""
+    sides = pairs.source, pairs.target
+    english, translated = sides if direction == "forward" else reversed(sides)
+    return _head_input(aligner, translated, direction, of_target=True) - _head_input(
+        aligner, english, direction, of_target=False
+    )
+
+
+def _head_input(aligner: Aligner, x: Tensor, direction: Direction, *, of_target: bool) -> Tensor:
     # In parts whose activations stay in a CPU's cache.
-    parts = torch.split(rows.embeddings, PART_ROWS)
-    mapped = [aligner.head_input(x, direction=direction, of_target=rows.of_target) for x in parts]
+    parts = torch.split(x, PART_ROWS)
+    mapped = [aligner.head_input(p, direction=direction, of_target=of_target) for p in parts]
     return torch.cat(mapped, dim=-2)
 
 

@@ -66,7 +66,8 @@ class TrialOptions:
     """One trial: the shape of its aligner, and rates, decay, stopping rules, dropout and seeds.
 
     `identity_weight` is how often the squared error of an identity pair counts in training; where
-    the shape has no identity pairs it has no effect.
+    the shape has no identity pairs it has no effect. With `adds_residuals`, heads learn from
+    English rows as `training.head_inputs` moves them.
     """
 
     shape: AlignerShape
@@ -75,6 +76,7 @@ class TrialOptions:
     dropout: float | None = None
     head_dropout: float = 0.1
     identity_weight: float = 1.0
+    adds_residuals: bool = False
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,18 @@ def test_step_3_trains_more_than_the_head_where_asked(
     assert (aligner in [storage.read_bytes(key) for key in kept]) == (trained == "encoder")
 
 
+def test_a_head_on_moved_rows_keeps_the_aligner_and_the_baselines(
+    inputs: Path, storage: Storage, undisturbed: Finished
+) -> None:
+    run = Run(inputs, storage, "head.residuals=true")
+    found, before = scores(run()), scores(undisturbed.summary)
+    assert "cached" in run.lines()["align"]
+    aligned = {name for name in found if name[0] == "langalign" and name[3] == "test"}
+    assert {name for name in found if found[name] != before[name]} & aligned
+    baselines = {name for name in found if name[0] != "langalign"}
+    assert {name: found[name] for name in baselines} == {name: before[name] for name in baselines}
+
+
 def test_a_pair_task_aligned_in_reverse_runs_to_a_published_model(
     head: Head, tmp_path: Path
 ) -> None:

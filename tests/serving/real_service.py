@@ -27,6 +27,7 @@ STATISTICS_VARIABLE = "RAY_SERVE_HAPROXY_STATS_PORT"
 INGRESS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     # Which the line above turns off; tests look for texts in the log.
     "RAY_SERVE_LOG_TO_STDERR": "1",
 }

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 import numpy as np
 import pytest
+from askers import asking
 from published import LABELS, publish, texts, write_encoder
 from real_service import RunningService, running_service, wait_for
 
@@ -59,6 +59,12 @@ class World:
     def card(self, name: str) -> Any:
         with self.client() as client:
             return next(card for card in client.models() if card.name == name)
+
+    def label(self, name: str, text: str) -> str:
+        """What the published model says, asked without the service."""
+        alone = langalign.load(self.storage.uri(f"models/{name}"), device="cpu")
+        (label,) = alone.predict([text])
+        return label
 
 
 @pytest.fixture(scope="module")
@@ -248,59 +254,32 @@ def test_a_replica_killed_under_load_comes_back_and_no_answer_is_wrong(
 ) -> None:
     alone = langalign.load(world.storage.uri("models/far"), device="cpu")
     asked = texts(50)
-    wanted = dict(zip(asked, alone.predict(asked), strict=True))
+    labels = dict(zip(asked, alone.predict(asked), strict=True))
     deployment = f"Encoder-{world.card('far').encoder[:8]}"
     (victim,) = world.service.replicas(deployment)
-    moments: list[float] = []
-    failures: list[tuple[float, ServiceError]] = []
-    stop = threading.Event()
 
-    def ask(first: int) -> None:
-        with world.client(retries=0, timeout_s=10) as client:
-            for number in count(first):
-                text, began = asked[number % len(asked)], time.monotonic()
-                try:
-                    answer = client.classify([text], language="xf")
-                except ServiceError as error:
-                    failures.append((began, error))
-                    time.sleep(0.05)
-                else:
-                    assert answer.predictions[0].label == wanted[text]
-                    moments.append(time.monotonic())
-                if stop.is_set():
-                    return
+    def impatient() -> Client:
+        return world.client(retries=0, timeout_s=10)
 
-    def ask_the_other_encoder() -> int:
-        """The number of its answers; a failed request raises ServiceError."""
-        answered = 0
-        with world.client(retries=0) as client:
-            while not stop.is_set():
-                answered += len(client.classify(["a"], language="xc").predictions)
-        return answered
-
-    with ThreadPoolExecutor(5) as pool:
-        asking = [pool.submit(ask, 12 * thread) for thread in range(4)]
-        beside = pool.submit(ask_the_other_encoder)
-        try:
-            wait_for(lambda: len(moments) >= 20, limit_s=WAIT_S)
-            victim.kill()
-            killed = time.monotonic()
-            wait_for(lambda: set(world.service.replicas(deployment)) - {victim}, limit_s=WAIT_S)
-            seen = len(moments)
-            wait_for(lambda: len(moments) >= seen + 20, limit_s=WAIT_S)
-        finally:
-            stop.set()
-        for asked_by_one in asking:
-            asked_by_one.result()
-        assert beside.result()
+    with (
+        asking(impatient, "xc", {"a": world.label("one", "a")}, clients=1) as beside,
+        asking(impatient, "xf", labels, clients=4) as seen,
+    ):
+        wait_for(lambda: len(seen.answered) >= 20, limit_s=WAIT_S)
+        victim.kill()
+        killed = time.monotonic()
+        wait_for(lambda: set(world.service.replicas(deployment)) - {victim}, limit_s=WAIT_S)
+        so_far = len(seen.answered)
+        wait_for(lambda: len(seen.answered) >= so_far + 20, limit_s=WAIT_S)
+    assert beside.answered
+    assert beside.failed == []
     # None: a connection that broke.
-    assert {error.status for _, error in failures} <= {None, 500, 502, 503}
+    assert {error.status for _, error in seen.failed} <= {None, 500, 502, 503}
     # It answers again after the longest pause, and from then on fails no request.
-    pauses = [(later - earlier, later) for earlier, later in pairwise(moments) if later > killed]
-    longest_s, back = max(pauses)
-    assert [error for began, error in failures if began > back] == []
-    record_property("recovery_s", round(longest_s, 1))
-    record_property("failed_requests", len(failures))
+    recovery_s, back = seen.longest_pause(since=killed)
+    assert [error for began, error in seen.failed if began > back] == []
+    record_property("recovery_s", round(recovery_s, 1))
+    record_property("failed_requests", len(seen.failed))
 
 
 def test_headers_that_never_end_hold_up_nobody(world: World) -> None:

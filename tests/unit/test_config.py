@@ -147,6 +147,10 @@ def test_a_value_is_no_section(tmp_path: Path) -> None:
             ["aligner.direction=reverse", "head.train=[head,aligner]"],
             ["aligner.direction=reverse", "head.train=[head]"],
         ),
+        (
+            ["head.residuals=true", "head.train=[head,aligner]"],
+            ["head.residuals", "head.train=[head]"],
+        ),
         (["cluster.workers=3"], ["tune.batch_size=16", "cluster.workers=3", "multiple"]),
         (
             ["cluster.workers=4", "head.batch_size=18"],

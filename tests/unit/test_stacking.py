@@ -100,7 +100,14 @@ def alone(options: TrialOptions, data: TrialData) -> TrainedTrial:
     seed_everything(options.head.seed, 3)
     head = ClassificationHead(D, CLASSES, dropout=options.head_dropout)
     model = AlignedHead(aligner, head, direction=data.direction)
-    history = fit_head(model, data.rows, data.held_out, metric=data.metric, options=options.head)
+    history = fit_head(
+        model,
+        data.rows,
+        data.held_out,
+        metric=data.metric,
+        options=options.head,
+        residuals_of=data.pairs if options.adds_residuals else None,
+    )
     return TrainedTrial(model, aligned, history)
 
 
@@ -163,6 +170,21 @@ def test_an_identity_weight_is_a_trial_s_own() -> None:
         assert_same(stack.finished[trial], alone(options, data))
     losses = [figures(stack.finished[trial].align_history) for trial in (0, 1)]
     assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("kind", ["ae", "procrustes", "none"])
+def test_heads_with_residuals_too(kind: str, direction: Direction) -> None:
+    data = make_data(direction)
+    plain = make_trials(kind)
+    trials = [replace(options, adds_residuals=True) for options in plain]
+    stack = TrialStack(trials, data)
+    run(stack)
+    for trial, options in enumerate(trials):
+        assert_same(stack.finished[trial], alone(options, data))
+    moved, unmoved = (alone(options[0], data) for options in (trials, plain))
+    # There is nothing that an aligner leaves where there is none.
+    assert (figures(moved.head_history) == figures(unmoved.head_history)) == (kind == "none")
 
 
 @pytest.mark.parametrize("in_a_block", [1, 3])
@@ -320,6 +342,9 @@ def test_options_that_cannot_be_stacked_are_refused() -> None:
     trials = make_trials("linear")
     odd = replace(trials[1], head=replace(trials[1].head, batch_size=9))
     with pytest.raises(ConfigError, match="trial 1 has a head batch size of 9 in a stack of 8"):
+        TrialStack([trials[0], odd], make_data())
+    odd = replace(trials[1], adds_residuals=True)
+    with pytest.raises(ConfigError, match=r"trial 1 has head\.residuals=True in a stack of False"):
         TrialStack([trials[0], odd], make_data())
     with pytest.raises(ConfigError, match=r"aligner\.dropout is set but aligner\.kind=linear"):
         TrialStack([trials[0], replace(trials[1], dropout=0.1)], make_data())
