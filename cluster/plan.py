@@ -129,6 +129,10 @@ class Plan:
             notes.append("native: left out, because data.native is not set")
         if "omission" in asked and self.config.tune.rows == "none":
             notes.append("omission: without step 1 it is the English-only row")
+        if self.config.head.residuals:
+            notes.append(
+                "head.residuals: heads behind an aligner learned from rows moved by what it leaves"
+            )
         if not self.data.has_labelled_pairs:
             notes.append(
                 "epochs were chosen on held-out English rows: data.parallel has no labels to "

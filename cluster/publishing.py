@@ -157,4 +157,5 @@ def _card(
         seed=config.seed,
         versions=recorded_versions(LIBRARIES),
         chosen_on="target" if data.has_labelled_pairs else "source",
+        adds_residuals=config.head.residuals,
     )

@@ -330,7 +330,7 @@ class Sweep:
         notes = []
         if not data.has_labelled_pairs:
             note = "trials were compared on held-out English rows: data.parallel has no labels"
-            if self.pipeline.aligner.direction == "reverse":
+            if self.pipeline.aligner.direction == "reverse" and not self.pipeline.head.residuals:
                 note += "; these pass no aligner, so that aligners could not be told apart"
             notes.append(note)
         if lost := len(file.lost()):

@@ -24,10 +24,14 @@ _WHAT = (
 )
 _MAPPED = {
     "forward": "While the head was trained, source embeddings were mapped to the target language.",
-    "reverse": "The head was trained on plain source embeddings; target-language input is mapped "
-    "to the source language at inference (Rev-LangAlign).",
+    "reverse": "The head was trained on source embeddings that pass no aligner; target-language "
+    "input is mapped to the source language at inference (Rev-LangAlign).",
     "none": "Its embeddings are not mapped (LangAlign omitted).",
 }
+_MOVED = (
+    "It learned from source embeddings moved by how translations differ from their originals "
+    "(`head.residuals`)."
+)
 _SCALES = "`f1`, `macro_f1` and `accuracy` run from 0 to 1, cosines from -1 to 1."
 _STEPS = {
     "tune": "Step 1, fine-tuning the encoder on the task",
@@ -68,6 +72,7 @@ def model_card(
     seed: int,
     versions: Mapping[str, str],
     chosen_on: Literal["target", "source"],
+    adds_residuals: bool = False,
     limits: Sequence[str] = (),
 ) -> str:
     """The card as Markdown; its example calls `predict` with a text, or a tuple for a pair task.
@@ -75,10 +80,13 @@ def model_card(
     `aligner` is {kind, and what shapes it}; `data` maps a role to {rows, source, digest}, of which
     `source` is cut by `public_name`; `results` are rows of summary.json; `steps` maps tune, align
     and head to the digests of their outputs (a step that did not run is left out); `versions`
-    maps a library to its version; `chosen_on` is the language of the held-out rows; `limits` are
-    sentences added to the standing ones.
+    maps a library to its version; `chosen_on` is the language of the held-out rows;
+    `adds_residuals` is `head.residuals`; `limits` are sentences added to the standing ones.
     """
     is_mapped = aligner["kind"] != "none"
+    mapped = _MAPPED[direction if is_mapped else "none"]
+    if adds_residuals and is_mapped:
+        mapped += f" {_MOVED}"
     facts = {
         "task": task,
         "labels": ", ".join(f"{i} {label}" for i, label in enumerate(labels)),
@@ -90,7 +98,7 @@ def model_card(
         "longest input": f"{max_length} tokens",
     }
     sections = {
-        f"# {name}": f"{_WHAT} {_MAPPED[direction if is_mapped else 'none']}\n",
+        f"# {name}": f"{_WHAT} {mapped}\n",
         "## What it is": _table(["", ""], facts.items()),
         "## Use": _usage(name, text_columns),
         "## Data": _data_table(data),

@@ -214,20 +214,14 @@ def head_inputs(
     inputs = _head_input(aligner, rows.embeddings, direction, of_target=rows.of_target)
     if residuals_of is None or rows.of_target or aligner.kind == "none":
         return inputs
-    residuals = _residuals(aligner, residuals_of, direction)
     # One draw for all trainings: what differs between seeds is rows and pairs.
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(residuals.shape[-2], (inputs.shape[-2],), generator=generator)
-    return inputs + residuals.index_select(-2, chosen.to(residuals.device))
-
-
-def _residuals(aligner: Aligner, pairs: Pairs, direction: Direction) -> Tensor:
-    """Translation less original, (P, D), as a head reads both."""
-    sides = pairs.source, pairs.target
+    chosen = torch.randint(len(residuals_of.source), (len(rows.embeddings),), generator=generator)
+    chosen = chosen.to(rows.embeddings.device)
+    sides = residuals_of.source[chosen], residuals_of.target[chosen]
     english, translated = sides if direction == "forward" else reversed(sides)
-    return _head_input(aligner, translated, direction, of_target=True) - _head_input(
-        aligner, english, direction, of_target=False
-    )
+    inputs = inputs + _head_input(aligner, translated, direction, of_target=True)
+    return inputs - _head_input(aligner, english, direction, of_target=False)
 
 
 def _head_input(aligner: Aligner, x: Tensor, direction: Direction, *, of_target: bool) -> Tensor:

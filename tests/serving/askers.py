@@ -20,10 +20,7 @@ class Asked:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def longest_pause(self, since: float) -> tuple[float, float]:
-        """The longest time between two answers, in seconds, that ended after `since`, and its end.
-
-        Of a list that clients still write to, what is there so far.
-        """
+        """The longest time between two answers, in seconds, that ended after `since`; its end."""
         moments = sorted(self.answered)
         return max((b - a, b) for a, b in pairwise(moments) if b > since)
 

@@ -4,8 +4,10 @@ The ingress is the one that docs/serving.md measures. `python -m serve`, `serve 
 rehearsal are tested behind Ray's own proxy.
 """
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import psutil
@@ -44,6 +47,24 @@ class RunningService:
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """Processes of the replicas of a deployment."""
         return replicas_below(self.process, deployment)
+
+    def connection(self) -> socket.socket:
+        """A new connection to it."""
+        address = urlsplit(self.url)
+        place = (str(address.hostname), int(address.port or 0))
+        return socket.create_connection(place, timeout=10)
+
+    def request(self, body: dict[str, Any], *headers: str) -> tuple[bytes, bytes]:
+        """Header and body of a request to classify, as they go over a connection."""
+        content = json.dumps(body).encode()
+        lines = [
+            "POST /v1/classify HTTP/1.1",
+            "Host: service",
+            "Content-Type: application/json",
+            f"Content-Length: {len(content)}",
+            *headers,
+        ]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode(), content
 
     def proxies(self) -> list[psutil.Process]:
         """Processes of HAProxy."""

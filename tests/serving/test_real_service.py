@@ -1,7 +1,6 @@
 """The real service under Ray Serve, over HTTP: answers, updates, faults, keys, metrics."""
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
@@ -51,18 +49,14 @@ class World:
         root = Path(self.storage.root)
         return publish(root, self.encoder, self.scratch, name=name, seed=seed).version
 
-    def connection(self) -> socket.socket:
-        address = urlsplit(self.service.url)
-        place = (str(address.hostname), int(address.port or 0))
-        return socket.create_connection(place, timeout=10)
-
     def card(self, name: str) -> Any:
         with self.client() as client:
             return next(card for card in client.models() if card.name == name)
 
     def label(self, name: str, text: str) -> str:
-        """What the published model says, asked without the service."""
-        alone = langalign.load(self.storage.uri(f"models/{name}"), device="cpu")
+        """What the version in service says, asked without the service."""
+        version = self.card(name).version
+        alone = langalign.load(self.storage.uri(f"models/{name}/{version}"), device="cpu")
         (label,) = alone.predict([text])
         return label
 
@@ -160,7 +154,7 @@ def test_clients_that_leave_hold_no_place(world: World) -> None:
     head, body = raw_request(world)
     for sent in (head, head + body[: len(body) // 2], head + body):
         for _ in range(PLACES + 1):
-            with world.connection() as leaving:
+            with world.service.connection() as leaving:
                 leaving.sendall(sent)
     # A place that a client left behind would stay taken for BODY_S, and this gives up before.
     with world.client() as client:
@@ -170,7 +164,7 @@ def test_clients_that_leave_hold_no_place(world: World) -> None:
 def test_a_client_that_dawdles_is_let_go(world: World) -> None:
     head, body = raw_request(world)
     answer = b""
-    with world.connection() as slow:
+    with world.service.connection() as slow:
         slow.sendall(head)
         slow.settimeout(BODY_S / 10)
         for place in range(len(body)):
@@ -188,15 +182,8 @@ def test_a_client_that_dawdles_is_let_go(world: World) -> None:
 
 def raw_request(world: World) -> tuple[bytes, bytes]:
     """Head and body of a request that is answered when both are sent."""
-    body = json.dumps({"language": "xc", "inputs": texts(10)}).encode()
-    lines = [
-        "POST /v1/classify HTTP/1.1",
-        "Host: service",
-        f"Authorization: Bearer {world.key}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-    ]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode(), body
+    body = {"language": "xc", "inputs": texts(10)}
+    return world.service.request(body, f"Authorization: Bearer {world.key}")
 
 
 def test_a_new_version_takes_over_without_a_failed_request(world: World) -> None:
@@ -285,7 +272,7 @@ def test_a_replica_killed_under_load_comes_back_and_no_answer_is_wrong(
 def test_headers_that_never_end_hold_up_nobody(world: World) -> None:
     with ExitStack() as stack:
         for _ in range(100):
-            slow = stack.enter_context(world.connection())
+            slow = stack.enter_context(world.service.connection())
             slow.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: service\r\nX-Slow: ")
         with world.client(retries=0, timeout_s=10) as client:
             for text in texts(5):
