@@ -18,14 +18,13 @@ explain:
 DATA and ENCODER as for transfer.py.
 """
 
-import argparse
 import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
+from studies import load_study, study_parser
 from transfer import Encoded, Settings, Study, mean_text, new_model, tuned
 
 from langalign import metrics
@@ -126,16 +125,7 @@ def print_table(figures: list[Figure]) -> None:
 
 def main() -> int:
     """Parse, run every seed, print the table."""
-    from studies import STUDIES, load_study
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--data", type=Path, help="folder of the data sets")
-    parser.add_argument("--encoder", help="transformers folder or hub name")
-    parser.add_argument("--target", default="ko", help="target language code")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
+    parser = study_parser(__doc__)
     parser.add_argument("--step1", default="english", choices=("none", "english", "both"))
     parser.add_argument("--tune-epochs", type=int, help="epochs of step 1 at most")
     arguments = parser.parse_args()

@@ -1,5 +1,6 @@
 """The data of `transfer.py`: which rows are English, pairs, test and native in each study."""
 
+import argparse
 import hashlib
 import tempfile
 from pathlib import Path
@@ -16,6 +17,19 @@ TOPICS = 7
 ROWS = 3_000
 PAIRS = 3_000
 SENTIMENT_TESTS = {"ko": "nsmc_ko", "zh": "sentiment_zh"}
+
+
+def study_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of what names a study: its set, data, encoder and target language, and seeds."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--encoder", help="transformers folder or hub name")
+    parser.add_argument("--target", default="ko", help="target language code")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
+    return parser
 
 
 def load_study(

@@ -13,7 +13,6 @@ DATA is a folder with <set>_<language>/{train,validation}.parquet (text, label[,
 parallel_en_<language>/train.parquet (source, target); ENCODER a transformers folder or hub name.
 """
 
-import argparse
 import itertools
 import json
 import sys
@@ -163,6 +162,7 @@ def run_seed(
 def tuned(
     study: Study, name: str, settings: Settings, tune_on: str, worker: Worker
 ) -> tuple[SentenceEncoder, ClassificationHead | None]:
+    """The encoder as step 1 on these rows leaves it (none, english, both), and step 1's head."""
     encoder = SentenceEncoder.load(
         name, pooling=settings.pooling, max_length=settings.max_length
     ).to(worker.device)
@@ -246,6 +246,7 @@ def _fit_aligned(
 def new_model(
     study: Study, encoded: Encoded, aligner: Any, direction: Direction, settings: Settings
 ) -> AlignedHead:
+    """An untrained head, the same for every aligner of a seed, behind this one."""
     seed_everything(settings.head.seed, 3)
     head = ClassificationHead(encoded.vectors["english"].shape[1], study.classes)
     return AlignedHead(aligner, head, direction=direction).to(encoded.device)
@@ -300,16 +301,9 @@ def mean_text(values: Sequence[float]) -> str:
 
 def main() -> int:
     """Parse, run every seed and step 1, print the table."""
-    from studies import STUDIES, load_study
+    from studies import load_study, study_parser
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--data", type=Path, help="folder of the data sets")
-    parser.add_argument("--encoder", help="transformers folder or hub name")
-    parser.add_argument("--target", default="ko", help="target language code")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
+    parser = study_parser(__doc__)
     parser.add_argument("--step1", nargs="+", default=["none", "english", "both"])
     parser.add_argument("--pooling", nargs="+", default=["mean"], choices=["cls", "mean"])
     parser.add_argument("--step3", nargs="+", default=["head"], choices=["head", "head+aligner"])
