@@ -30,6 +30,7 @@ GATHER_S, GATHER_SHARE = 0.01, 0.5
 
 FloatArray = npt.NDArray[np.float32]
 Run = Callable[[Sequence[Rows]], list[FloatArray]]
+IsSmall = Callable[[Sequence[Rows]], bool]
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,15 @@ class _Last:
 class TokenBatcher:
     """The queue of one replica and the one thread that runs its models.
 
-    The thread keeps the event loop free for other requests and for Serve's health checks.
+    The thread keeps the event loop free for other requests and for Serve's health checks while a
+    batch takes long.
     """
 
     def __init__(
         self,
         run: Run,
         *,
+        is_small: IsSmall,
         batch_tokens: int,
         wait_s: float = 0.0,
         queue_tokens: int,
@@ -77,6 +80,7 @@ class TokenBatcher:
     ) -> None:
         """`queue_tokens` and `queue_s` bound what waits: its size, and the first one's wait."""
         self._run = run
+        self._is_small = is_small
         self._batch_tokens = batch_tokens
         self._wait_s = wait_s
         self._queue_tokens = queue_tokens
@@ -126,7 +130,6 @@ class TokenBatcher:
             self._waiting_tokens -= self._queue.popleft().rest.token_count
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
             await self._gather()
@@ -137,7 +140,7 @@ class TokenBatcher:
             started = time.perf_counter()
             pieces = [rows for _, rows in batch]
             try:
-                answers = await loop.run_in_executor(self._executor, self._run, pieces)
+                answers = await self._computed(pieces)
             except Exception as error:  # noqa: BLE001 (handed to the requests it belongs to)
                 self._fail(batch, error)
             else:
@@ -145,6 +148,14 @@ class TokenBatcher:
             now = time.perf_counter()
             patience_s = min(GATHER_S, GATHER_SHARE * (now - started))
             self._last = _Last(len(batch), now + patience_s)
+
+    async def _computed(self, pieces: list[Rows]) -> list[FloatArray]:
+        if not self._is_small(pieces):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._executor, self._run, pieces)
+        # One turn of the loop for what came meanwhile, however many small batches follow.
+        await asyncio.sleep(0)
+        return self._run(pieces)
 
     async def _gather(self) -> None:
         """Wait for those who were answered last, or as long as `wait_s` says."""

@@ -89,6 +89,7 @@ def assemble(settings: Settings, models: Sequence[str], observer: Observer) -> P
     registry.load()
     batcher = TokenBatcher(
         engine.run,
+        is_small=engine.is_small,
         batch_tokens=settings.batch_tokens,
         wait_s=settings.batch_wait_s,
         queue_tokens=settings.queue_tokens,

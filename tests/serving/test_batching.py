@@ -30,11 +30,13 @@ class Echo:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.threads: list[int] = []
         self.gate: threading.Event | None = None
         self.fault: Exception | None = None
 
     def __call__(self, requests: Sequence[Rows]) -> list[FloatArray]:
         self.batches.append([rows.token_count for rows in requests])
+        self.threads.append(threading.get_ident())
         if self.gate is not None:
             self.gate.wait(10)
         if self.fault is not None:
@@ -48,6 +50,7 @@ class Echo:
 
 def batcher_of(run: Echo, **options: Any) -> TokenBatcher:
     bounds = {"batch_tokens": 100, "queue_tokens": 10_000, "queue_s": 10.0, **options}
+    bounds.setdefault("is_small", lambda requests: False)
     return TokenBatcher(run, observer=Observer(), **bounds)
 
 
@@ -66,6 +69,42 @@ def test_every_request_gets_its_own_answer() -> None:
         answers = await asyncio.gather(*[batcher.submit(rows) for rows in asked])
         for mark, (rows, answer) in enumerate(zip(asked, answers, strict=True)):
             assert answer.probabilities.tolist() == [[float(mark)]] * len(rows)
+
+    asyncio.run(scenario())
+
+
+def test_only_what_is_small_is_run_where_requests_are_read() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run, is_small=lambda requests: requests[0].token_count < 10)
+        for length in (5, 50, 5):
+            answer = await batcher.submit(rows_of(length, mark=length))
+            assert answer.probabilities.tolist() == [[float(length)]]
+        run.fault = RuntimeError("broken")
+        with pytest.raises(RuntimeError, match="broken"):
+            await batcher.submit(rows_of(5))
+        await batcher.submit(rows_of(5))
+        here = threading.get_ident()
+        assert [thread == here for thread in run.threads] == [True, False, True, True, True]
+
+    asyncio.run(scenario())
+
+
+def test_others_have_their_turn_between_small_batches() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run, batch_tokens=5, is_small=lambda requests: True)
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while len(run.batches) < 50:
+                turns += 1
+                await asyncio.sleep(0)
+
+        asked = [batcher.submit(rows_of(5)) for _ in range(50)]
+        await asyncio.gather(other(), *asked)
+        assert turns >= 50
 
     asyncio.run(scenario())
 

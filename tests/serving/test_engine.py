@@ -64,6 +64,31 @@ def test_models_of_one_encoder_share_it_and_its_passes(
     assert sizes == [3]
 
 
+def test_one_thread_for_what_is_small_and_all_for_the_rest(
+    models: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = served_of(models, "one")["one"]
+    encoder = served.model.encoder
+    before = torch.get_num_threads()
+    used: list[int] = []
+    forward = encoder.forward
+
+    def counted(ids: torch.Tensor, *rest: torch.Tensor | None) -> torch.Tensor:
+        used.append(torch.get_num_threads())
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(encoder, "forward", counted)
+    engine = Engine(threads=2, forward_tokens=1_000_000)
+    few, many = rows_of(served, ["a good film"], "xc"), rows_of(served, TEXTS * 1000, "xc")
+    assert (engine.is_small([few]), engine.is_small([few, many])) == (True, False)
+    try:
+        for requests in ([few], [few, many], [few]):
+            engine.run(requests)
+    finally:
+        torch.set_num_threads(before)
+    assert (used[0], used[-1], set(used[1:-1])) == (1, 1, {2})
+
+
 def test_a_split_request_holds_the_same_rows(models: Storage) -> None:
     served = served_of(models, "one")["one"]
     whole = rows_of(served, TEXTS, "xc")
