@@ -115,7 +115,7 @@ class Engine:
 
 def _token_flops(encoder: SentenceEncoder) -> float:
     """Of the products with weights, where the inner width is the usual four times the outer."""
-    return 24.0 * encoder.config.num_hidden_layers * encoder.width**2
+    return float(24 * encoder.config.num_hidden_layers * encoder.width**2)
 
 
 def _groups(keys: Sequence[Hashable]) -> list[list[int]]:

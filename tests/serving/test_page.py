@@ -51,6 +51,7 @@ FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "gaps.csv": ("id,text\n1,\n2,good\n", ["good"]),
     "hollow.csv": ("id,text\n1,\n2,\n", []),
 }
+DOWN, UP = ("ArrowDown", 40, ""), ("ArrowUp", 38, "")
 TAB, ENTER, SPACE = ("Tab", 9, ""), ("Enter", 13, "\r"), (" ", 32, " ")
 
 
@@ -105,6 +106,12 @@ def test_sentences_are_classified_by_keyboard(
         async with browser_page(BROWSER, tmp_path / "profile") as page:
             await page.open(url, width=width, scheme=scheme)
             await page.wait_for("document.getElementById('model')?.options.length == 3")
+            await focus(page, "model")
+            first = await page.value("document.getElementById('card-name').textContent")
+            await page.press(*DOWN)
+            await page.wait_for(f"document.getElementById('card-name').textContent != '{first}'")
+            await page.press(*UP)
+            await page.wait_for(f"document.getElementById('card-name').textContent == '{first}'")
             await focus(page, "texts")
             await page.type("\n".join(LINES))
             await focus(page, "compare")
