@@ -79,7 +79,19 @@ def publish(
     write_config(
         folder, labels=labels, dropout=0.1, is_pair_task=is_pair_task, **{**shared, **config}
     )
-    draft = ManifestDraft(seed=seed, task={"name": "t"}, labels=list(labels), **shared)
+    scores = [
+        {
+            "method": "langalign",
+            "aligner": "linear",
+            "language": target,
+            "split": "test",
+            "metric": "accuracy",
+            "value": 0.87654,
+        }
+    ]
+    draft = ManifestDraft(
+        seed=seed, task={"name": "t"}, labels=list(labels), metrics=scores, **shared
+    )
     return artifacts.publish(Storage(str(root)), folder, draft, name=name)
 
 

@@ -112,6 +112,9 @@ def test_sentences_are_classified_by_keyboard(
             await page.wait_for(f"document.getElementById('card-name').textContent != '{first}'")
             await page.press(*UP)
             await page.wait_for(f"document.getElementById('card-name').textContent == '{first}'")
+            cells = "[...document.querySelectorAll('#metrics tbody td')].map(e => e.textContent)"
+            scores = ["langalign", "linear", "xc", "test", "accuracy", "0.877"]
+            assert await page.value(cells) == scores
             await focus(page, "texts")
             await page.type("\n".join(LINES))
             await focus(page, "compare")
