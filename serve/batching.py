@@ -7,6 +7,9 @@ Under load a batch fills while the model is busy. Clients who ask again as soon 
 would be split, though, into the first one or two and all others, in turn. So right after a batch
 the next one waits until as many requests are there as the last one answered: for half its time, and
 GATHER_S at most. A lone client never waits.
+
+A small batch (`Engine.is_small`) is run where requests are read: to hand it to another thread, and
+to share Python's lock with that one, takes as long as the work.
 """
 
 import asyncio

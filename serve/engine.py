@@ -78,10 +78,9 @@ class Engine:
 
     def is_small(self, requests: Sequence[Rows]) -> bool:
         """Whether the CPU is done with them so soon that one thread does best."""
-        if any(rows.model.encoder.device.type != "cpu" for rows in requests):
-            return False
         flops = sum(rows.token_count * _token_flops(rows.model.encoder) for rows in requests)
-        return flops <= SMALL_FLOPS
+        # All encoders of a replica are on one device, which torch takes long to name.
+        return flops <= SMALL_FLOPS and requests[0].model.encoder.device.type == "cpu"
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Rows]) -> list[FloatArray]:
