@@ -26,6 +26,8 @@ __all__ = ["examine", "run_doctor"]
 ANSWER_LIMIT_S = 90.0
 PINGS = 7
 ROUNDS = 3
+ATTEMPTS = 3
+GONE_WAIT_S = 5.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
@@ -54,11 +56,49 @@ def run_doctor(address: str | None, root: str | None, *, mib: int, as_json: bool
 def examine(storage: Storage, *, mib: int) -> list[Finding]:
     """Every check on every node of the cluster that this process is connected to.
 
+    Where a node leaves meanwhile, as idle ones do under an autoscaler, the others are examined
+    anew, and a finding names it.
+
     Raises:
         ClusterError: a node does not answer.
         StorageError: this machine does not reach the storage.
     """
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    left: list[str] = []
+    for last in (False,) * (ATTEMPTS - 1) + (True,):
+        nodes = _alive()
+        try:
+            found = _examine(nodes, storage, mib)
+            if last or not any(map(_is_of_the_network, found)) or not (gone := _gone(nodes)):
+                break
+        except ClusterError:
+            if last or not (gone := _gone(nodes)):
+                raise
+        left += gone
+    return [*found, *findings.judge_left(left)]
+
+
+def _alive() -> dict[str, Any]:
+    """Ray's records of the nodes that run, by id."""
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+
+
+def _is_of_the_network(finding: Finding) -> bool:
+    """Whether it tells of an all-reduce that was not done, as when one of the nodes leaves."""
+    return finding.check.endswith("all-reduce") and finding.status != "ok"
+
+
+def _gone(nodes: dict[str, Any]) -> list[str]:
+    """Names of those that run no more; Ray may hear of it after a caller."""
+    deadline = time.monotonic() + GONE_WAIT_S
+    while True:
+        alive = _alive()
+        gone = [_name(node) for node_id, node in nodes.items() if node_id not in alive]
+        if gone or time.monotonic() > deadline:
+            return gone
+        time.sleep(0.2)
+
+
+def _examine(nodes: dict[str, Any], storage: Storage, mib: int) -> list[Finding]:
     probes = {node_id: _start_probe(node_id) for node_id in nodes}
     names = packages()
     reports = _reports(nodes, probes, storage, names)

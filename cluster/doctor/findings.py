@@ -12,6 +12,7 @@ __all__ = [
     "judge_clock",
     "judge_dashboard",
     "judge_gpus",
+    "judge_left",
     "judge_storage",
     "judge_token",
     "judge_versions",
@@ -86,6 +87,15 @@ def judge_gpus(reports: Sequence[Report]) -> list[Finding]:
     kinds = Counter(name for report in reports for name in report.gpus_seen)
     text = ", ".join(f"{count} × {name}" for name, count in kinds.items()) or "none"
     return found or [Finding("GPUs", "cluster", "ok", text)]
+
+
+def judge_left(names: Sequence[str]) -> list[Finding]:
+    """Nodes that went while they were looked at."""
+    text = (
+        "it left while it was looked at: where no autoscaler takes idle nodes away, look at its "
+        "raylet's log"
+    )
+    return [Finding("nodes", name, "warning", text) for name in names]
 
 
 def judge_clock(reports: Sequence[Report]) -> list[Finding]:

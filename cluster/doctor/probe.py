@@ -28,7 +28,7 @@ LEAST = ("ray", "torch", "transformers")
 STORAGE_BYTES = 8 * 2**20
 CONNECT_LIMIT_S = 2.0
 DRIVER_LIMIT_S = 30.0
-JOIN_LIMIT_S = 30.0
+JOIN_LIMIT_S = 60.0  # each imports torch first
 
 
 def packages() -> list[str]:

@@ -50,6 +50,7 @@ JOB_LIMIT_S = 540.0
 IDLE_S = 15.0
 IDLE_LIMIT_S = IDLE_S + 60.0
 METRICS_LIMIT_S = 30.0
+LAST_LINES = 12
 # What programs, files and the store may answer instead of doing as they are told.
 FAULTS = (BotoCoreError, ClientError, OSError, psutil.Error, subprocess.SubprocessError)
 COUNT_INTERVAL_S = 0.5
@@ -240,7 +241,10 @@ class Rehearsal:
                     check=True,
                 )
             except subprocess.SubprocessError as error:
-                raise ClusterError(f"the submitted {name} failed, see {log}: {error}") from error
+                last = " | ".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+                raise ClusterError(
+                    f"the submitted {name} failed, see {log}, which ends: {last} ({error})"
+                ) from error
         return log
 
     def _wait_until_idle(self) -> None:

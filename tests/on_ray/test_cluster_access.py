@@ -1,6 +1,7 @@
 """A cluster with token authentication: who is refused, and what the doctor finds on it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,6 +172,30 @@ def test_a_sick_node_is_named_with_what_is_wrong_there(workers: Stage, tmp_path:
     assert "+400." in failed["clock"]["text"]
     assert "credentials" in failed["storage"]["text"]
     assert "wrong" not in failed["storage"]["text"]
+
+
+def test_a_node_that_leaves_meanwhile_is_no_fault_of_the_others(
+    workers: Stage, tmp_path: Path
+) -> None:
+    cluster = workers.cluster
+    # What the doctor asks a node for its GPUs ends that node, as an autoscaler might just then:
+    # by a signal to its raylet, the parent of the process that asks.
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nkill $(ps -o ppid= -p $PPID)\nexec sleep 60\n")
+    program.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    wait_for(lambda: len(cluster.workers()) == WORKERS, "the end of the sick node")
+    with manual_worker(workers, 7, path, tmp_path / "log"):
+        wait_for(lambda: len(cluster.workers()) == WORKERS + 1, "the node")
+        ended = run_on(cluster, "-m", "cluster", "doctor", "--json", "--mib=1")
+    wait_for(lambda: len(cluster.workers()) == WORKERS, "the node's end")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads(ended.stdout.splitlines()[-1])["findings"]
+    (left,) = [each for each in found if each["status"] != "ok"]
+    assert (left["check"], left["status"]) == ("nodes", "warning")
+    texts = {each["check"]: each["text"] for each in found}
+    assert f"between {WORKERS} nodes" in texts["gloo all-reduce"]
+    assert left["place"] not in {each["place"] for each in found if each["check"] == "storage"}
 
 
 def test_a_node_with_another_ray_does_not_join(workers: Stage, tmp_path: Path) -> None:
