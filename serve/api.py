@@ -1,13 +1,11 @@
 """The HTTP face: routes, limits, API keys, problem details; starts nothing of Ray."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import ValidationError
@@ -15,9 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from serve.counting import Asked, CountAnswers
+from serve.counting import CLASSIFY, Asked
+from serve.direct import DirectAPI, Endpoint
 from serve.keys import KeyFile
-from serve.problems import ProblemError, invalid_body, overloaded, problem_response
+from serve.problems import (
+    FAULT_DETAIL,
+    ProblemError,
+    invalid_body,
+    overloaded,
+    problem_response,
+    unforeseen,
+)
 from serve.schemas import (
     PROBLEM_MEDIA_TYPE,
     ClassifyRequest,
@@ -63,31 +69,22 @@ AWAY = "no model is loaded yet, or no encoder answers"
 BEARER = HTTPBearer(auto_error=False, description="a key of `python -m serve.keys new NAME`")
 
 
-class BareRoute(APIRoute):
-    """Hands the request to its function and takes its response; what FastAPI does in between, to
-    find arguments and to check answers, takes as long as a small model.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """See APIRoute: the function itself."""
-        return self.endpoint
-
-
 def create_api(
     backend: Backend, limits: Limits, keys: KeyFile | None, observer: Observer | None = None
 ) -> FastAPI:
     """The application; without `keys` everybody may ask, without `observer` nobody counts."""
-    api = FastAPI(
+    api = DirectAPI(
+        _classify_endpoint(backend, limits, keys),
+        observer or Observer(),
         title="LangAlign",
         summary="Classifiers for languages without labelled text",
         version="1",
         docs_url=None,  # FastAPI's own page loads its scripts from another host
         redoc_url=None,
     )
-    _add_versioned(api, backend, limits, keys)
+    _add_versioned(api, backend, keys)
     _add_health(api, backend)
     _add_pages(api)
-    api.add_middleware(CountAnswers, observer=observer or Observer())
     api.add_exception_handler(ProblemError, _on_problem)
     api.add_exception_handler(HTTPException, _on_http_exception)
     api.add_exception_handler(Exception, _on_fault)
@@ -95,13 +92,10 @@ def create_api(
     return api
 
 
-def _add_versioned(api: FastAPI, backend: Backend, limits: Limits, keys: KeyFile | None) -> None:
-    responses: dict[int | str, dict[str, Any]] = {
-        status: _problem_answer(text) for status, text in PROBLEMS.items()
-    }
+def _classify_endpoint(backend: Backend, limits: Limits, keys: KeyFile | None) -> Endpoint:
     places = asyncio.Semaphore(limits.ongoing_requests)
 
-    async def classify(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         _check_key(keys, request)
         if places.locked():
             raise overloaded(RETRY_AFTER_S)
@@ -110,15 +104,31 @@ def _add_versioned(api: FastAPI, backend: Backend, limits: Limits, keys: KeyFile
             body = await _read_body(request, limits)
             return _json(await _classified(body, backend, request.scope["asked"]))
 
+    async def classify(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except ProblemError as problem:
+            return problem_response(problem)
+        except Exception as fault:  # noqa: BLE001 (handed on, it would be logged with its message)
+            return problem_response(unforeseen(fault))
+
+    return classify
+
+
+def _add_versioned(api: DirectAPI, backend: Backend, keys: KeyFile | None) -> None:
+    responses: dict[int | str, dict[str, Any]] = {
+        status: _problem_answer(text) for status, text in PROBLEMS.items()
+    }
+
     async def models(request: Request) -> Response:
         _check_key(keys, request)
         return _json(ModelList(models=await backend.models()))
 
-    # For the document only: a BareRoute asks for no dependency.
+    # For the document only; `_check_key` is what refuses.
     documented = [Depends(BEARER)] if keys else []
     api.router.add_api_route(
-        "/v1/classify",
-        classify,
+        CLASSIFY,
+        api.classify,
         methods=["POST"],
         summary="Classify texts of one language",
         responses={200: {"model": ClassifyResponse}, **responses},
@@ -129,7 +139,6 @@ def _add_versioned(api: FastAPI, backend: Backend, limits: Limits, keys: KeyFile
             }
         },
         dependencies=documented,
-        route_class_override=BareRoute,
     )
     api.router.add_api_route(
         "/v1/models",
@@ -141,7 +150,6 @@ def _add_versioned(api: FastAPI, backend: Backend, limits: Limits, keys: KeyFile
             503: _problem_answer(AWAY),
         },
         dependencies=documented,
-        route_class_override=BareRoute,
     )
 
 
@@ -260,8 +268,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _on_fault(request: Request, error: Exception) -> Response:
-    """What nobody foresaw; the server's log has the traceback."""
-    return problem_response(ProblemError(500, "a fault of the service, which its log explains"))
+    """What nobody foresaw on the other paths, where a traceback that is logged holds no text."""
+    return problem_response(ProblemError(500, FAULT_DETAIL))
 
 
 def _ref(model: type) -> dict[str, str]:

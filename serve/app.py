@@ -29,7 +29,7 @@ from serve.demo import ensure_demo
 from serve.gateway import RemoteBackends
 from serve.keys import KeyFile
 from serve.loading import encoder_digest
-from serve.problems import ProblemError
+from serve.problems import ProblemError, unforeseen
 from serve.registry import Source, parse_sources
 from serve.release import older_versions, read_release, resolve
 from serve.replica import start_replica
@@ -131,6 +131,8 @@ class Encoder:
             return await self._replica.service.classify(request)
         except ProblemError as problem:
             return problem
+        except Exception as fault:  # noqa: BLE001 (Ray would log its message)
+            return unforeseen(fault)
 
     async def models(self) -> list[ModelCard]:
         """What is in service."""

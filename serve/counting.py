@@ -8,9 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.telemetry import Observer
 
-__all__ = ["Asked", "CountAnswers"]
+__all__ = ["CLASSIFY", "Asked", "CountAnswers"]
 
-COUNTED = "/v1/classify"
+CLASSIFY = "/v1/classify"
 # As proxies log it; nobody is left to receive it.
 CLIENT_GONE = 499
 FAULT = 500
@@ -35,7 +35,7 @@ class CountAnswers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = scope["asked"] = Asked()
-        if scope["type"] != "http" or not scope["path"].endswith(COUNTED):
+        if scope["type"] != "http" or not scope["path"].endswith(CLASSIFY):
             await self._app(scope, receive, send)
             return
         status = FAULT

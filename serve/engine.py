@@ -7,6 +7,7 @@ would cost more than another forward pass.
 Shapes: N rows of a batch, T tokens, D embedding width, C classes of a model.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ class Rows:
 
     def split(self, rows: int) -> tuple["Rows", "Rows"]:
         """The first `rows` of them, and the others."""
+        if rows == len(self):
+            nothing = dataclasses.replace(self.tokens, offsets=self.tokens.offsets[rows:])
+            return self, dataclasses.replace(self, tokens=nothing)
         ids, offsets, types = self.tokens.ids, self.tokens.offsets, self.tokens.types
         parts = (offsets[: rows + 1], offsets[rows:])
         first, rest = (TokenizedText(ids, part, types) for part in parts)
@@ -61,6 +65,8 @@ class Rows:
 
     def rows_within(self, budget: int) -> int:
         """How many of the first rows have at most `budget` tokens together."""
+        if self.token_count <= budget:
+            return len(self)
         ends = self.tokens.offsets[1:] - self.tokens.offsets[0]
         return int(np.searchsorted(ends, budget, side="right"))
 

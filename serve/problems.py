@@ -1,7 +1,9 @@
 """Faults of a request as RFC 9457 problem details; none of them repeats the user's text."""
 
 import asyncio
+import logging
 import math
+import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -13,9 +15,20 @@ from starlette.responses import Response
 
 from serve.schemas import PROBLEM_MEDIA_TYPE, Problem
 
-__all__ = ["ProblemError", "in_time", "invalid_body", "overloaded", "problem_response"]
+__all__ = [
+    "FAULT_DETAIL",
+    "ProblemError",
+    "in_time",
+    "invalid_body",
+    "overloaded",
+    "problem_response",
+    "unforeseen",
+]
+
+logger = logging.getLogger("ray.serve")
 
 SHOWN_FAULTS = 20
+FAULT_DETAIL = "a fault of the service, which its log explains"
 
 
 class ProblemError(Exception):
@@ -49,6 +62,16 @@ def overloaded(wait_s: float) -> ProblemError:
         "the queue is full: send the request again after the seconds that Retry-After names",
         headers={"Retry-After": str(max(1, math.ceil(wait_s)))},
     )
+
+
+def unforeseen(fault: Exception) -> ProblemError:
+    """500; the log has what happened and where, without messages, which may hold a user's text."""
+    link: BaseException | None = fault
+    while link is not None:
+        frames = "".join(traceback.format_tb(link.__traceback__))
+        logger.error("%s (its message is not logged) in\n%s", type(link).__qualname__, frames)
+        link = link.__cause__ or link.__context__
+    return ProblemError(500, FAULT_DETAIL)
 
 
 @asynccontextmanager

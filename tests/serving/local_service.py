@@ -28,7 +28,10 @@ def parts_of(storage: Storage, names: list[str], **settings: Any) -> LocalParts:
 
 
 def client_of(
-    parts: LocalParts, keys: KeyFile | None = None, observer: Observer | None = None
+    parts: LocalParts,
+    keys: KeyFile | None = None,
+    observer: Observer | None = None,
+    root_path: str = "",
 ) -> TestClient:
     api = create_api(parts.service, parts.settings.limits(), keys, observer)
-    return TestClient(api, raise_server_exceptions=False)
+    return TestClient(api, raise_server_exceptions=False, root_path=root_path)

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from published import LABELS
 
 import langalign
 from langalign.storage import Storage
+from serve.engine import Rows
 from serve.keys import KeyFile, new_key
 from serve.schemas import ClassifyRequest
 from serve.telemetry import Observer
@@ -367,17 +369,35 @@ def test_a_client_that_leaves_is_counted(models: Storage, monkeypatch: pytest.Mo
     asyncio.run(scenario())
 
 
-def test_an_unforeseen_fault_is_a_500_that_tells_nothing(
-    models: Storage, monkeypatch: pytest.MonkeyPatch
+# Behind a prefix it is FastAPI that finds the function.
+@pytest.mark.parametrize("root", ["", "/behind"])
+def test_an_unforeseen_fault_is_a_500_and_neither_it_nor_the_log_has_the_text(
+    models: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    root: str,
 ) -> None:
     parts = parts_of(models, ["one"])
 
-    async def broken(request: ClassifyRequest) -> Any:
-        raise RuntimeError(f"while reading {request.inputs}")
+    def broken(pieces: Sequence[Rows]) -> Any:
+        try:
+            raise RuntimeError(f"while reading {SECRET}")
+        except RuntimeError as error:
+            raise ValueError(f"no answer to {SECRET}") from error
 
-    monkeypatch.setattr(parts.service, "classify", broken)
-    with client_of(parts) as client:
-        assert_problem(ask(client, TEXT_REQUEST), 500, "a fault of the service")
+    monkeypatch.setattr(parts.batcher, "_run", broken)
+    # uvicorn's and Serve's loggers may write what they are handed; Serve's does not propagate.
+    logging.getLogger("ray.serve").addHandler(caplog.handler)
+    try:
+        with client_of(parts, root_path=root) as client:
+            answer = ask(client, {**TEXT_REQUEST, "inputs": [SECRET]})
+    finally:
+        logging.getLogger("ray.serve").removeHandler(caplog.handler)
+    assert_problem(answer, 500, "a fault of the service")
+    assert "ValueError" in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert "in broken" in caplog.text
+    assert SECRET not in caplog.text + answer.text
 
 
 def test_a_key_opens_v1_and_the_rest_is_open(models: Storage, tmp_path: Path) -> None:
