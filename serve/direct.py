@@ -45,4 +45,5 @@ def _asks_to_classify(scope: Scope) -> bool:
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
     path: str = scope["path"]
-    return path == scope.get("root_path", "") + CLASSIFY
+    prefix: str = scope.get("root_path", "")
+    return path == prefix + CLASSIFY
