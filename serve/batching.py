@@ -6,7 +6,9 @@ does not fit whole goes to the back with the rest, so a long one holds up nobody
 Under load a batch fills while the model is busy. Clients who ask again as soon as they are answered
 would be split, though, into the first one or two and all others, in turn. So right after a batch
 the next one waits until as many requests are there as the last one answered: for half its time, and
-GATHER_S at most. A lone client never waits.
+GATHER_S at most. A lone client never waits. And it waits for what the event loop has yet to read: it
+would be left for the batch after, and small batches, of which each costs much beside its rows, would
+follow small ones.
 
 A small batch (`Engine.is_small`) is run where requests are read: to hand it to another thread, and
 to share Python's lock with that one, takes as long as the work.
@@ -30,6 +32,8 @@ __all__ = ["Answer", "TokenBatcher"]
 
 # How long the next batch waits for those who were answered, and at most such a share of the last.
 GATHER_S, GATHER_SHARE = 0.01, 0.5
+# A request takes some turns of the event loop from its socket to the queue.
+QUIET_TURNS = 6
 
 FloatArray = npt.NDArray[np.float32]
 Run = Callable[[Sequence[Rows]], list[FloatArray]]
@@ -136,6 +140,7 @@ class TokenBatcher:
         while True:
             await self._arrived.wait()
             await self._gather()
+            await self._hear_out()
             batch = self._take()
             if not batch:
                 self._arrived.clear()
@@ -156,8 +161,6 @@ class TokenBatcher:
         if not self._is_small(pieces):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._executor, self._run, pieces)
-        # One turn of the loop for what came meanwhile, however many small batches follow.
-        await asyncio.sleep(0)
         return self._run(pieces)
 
     async def _gather(self) -> None:
@@ -171,6 +174,16 @@ class TokenBatcher:
                 await self._gathered.wait()
         except TimeoutError:
             pass
+
+    async def _hear_out(self) -> None:
+        """Turns of the event loop, one at least, while they bring requests that had arrived."""
+        quiet = 0
+        while quiet < QUIET_TURNS:
+            before = len(self._queue)
+            await asyncio.sleep(0)
+            if self._waiting_tokens >= self._batch_tokens:
+                return
+            quiet = 0 if len(self._queue) > before else quiet + 1
 
     def _is_gathered(self) -> bool:
         if self._waiting_tokens >= self._batch_tokens:

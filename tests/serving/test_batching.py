@@ -109,6 +109,22 @@ def test_others_have_their_turn_between_small_batches() -> None:
     asyncio.run(scenario())
 
 
+def test_a_batch_takes_what_the_loop_has_yet_to_read() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run)
+
+        async def ask(turns: int) -> None:
+            for _ in range(turns):  # as from a socket, through what is around the queue
+                await asyncio.sleep(0)
+            await batcher.submit(rows_of(5))
+
+        await asyncio.gather(*[ask(turns) for turns in (0, 4, 8)])
+        assert run.batches == [[5, 5, 5]]
+
+    asyncio.run(scenario())
+
+
 def test_batches_are_cut_by_tokens_and_a_long_request_holds_up_nobody() -> None:
     async def scenario() -> None:
         run = Echo()
