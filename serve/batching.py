@@ -6,9 +6,9 @@ does not fit whole goes to the back with the rest, so a long one holds up nobody
 Under load a batch fills while the model is busy. Clients who ask again as soon as they are answered
 would be split, though, into the first one or two and all others, in turn. So right after a batch
 the next one waits until as many requests are there as the last one answered: for half its time, and
-GATHER_S at most. A lone client never waits. And it waits for what the event loop has yet to read: it
-would be left for the batch after, and small batches, of which each costs much beside its rows, would
-follow small ones.
+GATHER_S at most. A lone client never waits. And it waits for what the event loop has yet to read:
+that would be left for the batch after, and small batches, of which each costs much beside its rows,
+would follow small ones.
 
 A small batch (`Engine.is_small`) is run where requests are read: to hand it to another thread, and
 to share Python's lock with that one, takes as long as the work.
