@@ -27,6 +27,10 @@ FloatArray = npt.NDArray[np.float32]
 # About 5 ms of one core. Threads that share less wait for one another longer than they save where
 # the cores have requests to read besides.
 SMALL_FLOPS = 250e6
+# About 50 ms of one core. Batches of several requests that are shorter leave a core to those that
+# are being read: threads that share a pass wait for the slowest at every operation, so one that has
+# lost its core for a moment held up all (a batch of 15 ms took 150 to 250).
+SHORT_FLOPS = 2.5e9
 
 
 @dataclass(frozen=True)
@@ -77,22 +81,22 @@ class Engine:
     def __init__(self, *, forward_tokens: int = 2048, threads: int | None = None) -> None:
         """`forward_tokens` bounds the padded tokens of one forward pass.
 
-        `threads` of the CPU share work that is not small; None: as many as torch has now.
+        `threads` of the CPU share long work, one less shorter work, and small work needs one; None:
+        as many as torch has now.
         """
         self.forward_tokens = forward_tokens
         self.threads = threads or torch.get_num_threads()
 
     def is_small(self, requests: Sequence[Rows]) -> bool:
         """Whether the CPU is done with them so soon that one thread does best."""
-        flops = sum(rows.token_count * _token_flops(rows.model.encoder) for rows in requests)
         # All encoders of a replica are on one device, which torch takes long to name.
-        return flops <= SMALL_FLOPS and requests[0].model.encoder.device.type == "cpu"
+        return _flops(requests) <= SMALL_FLOPS and requests[0].model.encoder.device.type == "cpu"
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Rows]) -> list[FloatArray]:
         """Probabilities (rows, C) of each request, in the order of its model's labels."""
         # Of the thread that calls; torch keeps a number for each.
-        torch.set_num_threads(1 if self.is_small(requests) else self.threads)
+        torch.set_num_threads(self._threads_for(requests))
         answers: dict[int, FloatArray] = {}
         for sharing in _groups([id(rows.model.encoder) for rows in requests]):
             members = [requests[number] for number in sharing]
@@ -108,6 +112,13 @@ class Engine:
                     answers[sharing[place]] = answer
         return [answers[number] for number in range(len(requests))]
 
+    def _threads_for(self, requests: Sequence[Rows]) -> int:
+        if self.is_small(requests):
+            return 1
+        if len(requests) > 1 and _flops(requests) <= SHORT_FLOPS:
+            return max(1, self.threads - 1)
+        return self.threads
+
     def _embed(self, requests: Sequence[Rows]) -> Tensor:
         """Embeddings (N, D) of requests that share an encoder, one after the other."""
         encoder: SentenceEncoder = requests[0].model.encoder
@@ -116,6 +127,10 @@ class Engine:
         for rows in encoder.batches(tokens, self.forward_tokens):
             out[torch.from_numpy(rows)] = encoder(*encoder.batch(tokens, rows))
         return out
+
+
+def _flops(requests: Sequence[Rows]) -> float:
+    return sum(rows.token_count * _token_flops(rows.model.encoder) for rows in requests)
 
 
 def _token_flops(encoder: SentenceEncoder) -> float:

@@ -64,9 +64,7 @@ def test_models_of_one_encoder_share_it_and_its_passes(
     assert sizes == [3]
 
 
-def test_one_thread_for_what_is_small_and_all_for_the_rest(
-    models: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_by_size_of_a_batch(models: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     served = served_of(models, "one")["one"]
     encoder = served.model.encoder
     before = torch.get_num_threads()
@@ -77,16 +75,28 @@ def test_one_thread_for_what_is_small_and_all_for_the_rest(
         used.append(torch.get_num_threads())
         return forward(ids, *rest)
 
+    def threads_for(*requests: Rows) -> int:
+        used.clear()
+        engine.run(requests)
+        (found,) = set(used)
+        return found
+
     monkeypatch.setattr(encoder, "forward", counted)
-    engine = Engine(threads=2, forward_tokens=1_000_000)
-    few, many = rows_of(served, ["a good film"], "xc"), rows_of(served, TEXTS * 1000, "xc")
-    assert (engine.is_small([few]), engine.is_small([few, many])) == (True, False)
+    engine = Engine(threads=3, forward_tokens=1_000_000)
+    few, more, long = (
+        rows_of(served, texts, "xc") for texts in (["a good film"], TEXTS * 200, TEXTS * 1000)
+    )
+    assert (engine.is_small([few]), engine.is_small([few, more])) == (True, False)
     try:
-        for requests in ([few], [few, many], [few]):
-            engine.run(requests)
+        assert threads_for(few) == 1
+        # Others ask besides: a core is left to reading them, unless the work is long.
+        assert threads_for(few, more) == 2
+        assert threads_for(more) == 3
+        assert threads_for(few, long) == 3
+        engine.threads = 1
+        assert threads_for(few, more) == 1
     finally:
         torch.set_num_threads(before)
-    assert (used[0], used[-1], set(used[1:-1])) == (1, 1, {2})
 
 
 def test_a_split_request_holds_the_same_rows(models: Storage) -> None:
