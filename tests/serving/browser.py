@@ -27,6 +27,7 @@ class Page:
         self._number = 0
         self.requested: list[str] = []
         self.errors: list[str] = []
+        self._dialog: int | None = None
 
     async def call(self, method: str, **params: Any) -> Any:
         """Call a DevTools method; returns its result."""
@@ -77,6 +78,19 @@ class Page:
         """Put text into what has the focus."""
         await self.call("Input.insertText", text=text)
 
+    async def answer_dialog(self, path: Path) -> None:
+        """Choose a file in the dialog that the page opens, as `Page.setInterceptFileChooserDialog`
+        has it.
+        """
+        for _ in range(200):
+            if self._dialog is not None:
+                break
+            await self.value("0")  # events come with answers
+            await asyncio.sleep(0.05)
+        assert self._dialog is not None, "no dialog was opened"
+        await self.call("DOM.setFileInputFiles", files=[str(path)], backendNodeId=self._dialog)
+        self._dialog = None
+
     async def screenshot(self, path: Path) -> None:
         """Keep the whole page as PNG."""
         taken = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
@@ -86,6 +100,8 @@ class Page:
         method, params = message.get("method"), message.get("params", {})
         if method == "Network.requestWillBeSent":
             self.requested.append(params["request"]["url"])
+        elif method == "Page.fileChooserOpened":
+            self._dialog = params["backendNodeId"]
         elif method == "Runtime.exceptionThrown":
             self.errors.append(params["exceptionDetails"]["text"])
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":

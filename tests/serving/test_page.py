@@ -176,6 +176,25 @@ def test_csv_files_and_pairs(url: str, tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_file_is_chosen_by_keyboard(url: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        assert BROWSER is not None
+        async with browser_page(BROWSER, tmp_path / "profile") as page:
+            await page.open(url, width=360, scheme="light")
+            await page.call("Page.setInterceptFileChooserDialog", enabled=True)
+            await page.wait_for("document.getElementById('model')?.options.length == 3")
+            path = tmp_path / "rows.csv"
+            path.write_text("id,text\n1,a good film\n2,dull\n")
+            await focus(page, "file")
+            await page.press(*SPACE)
+            await page.answer_dialog(path)
+            text = await page.wait_for("document.getElementById('texts').value")
+            assert text == "a good film\ndull"
+            assert page.errors == []
+
+    asyncio.run(scenario())
+
+
 def test_files_are_read_whole_or_refused(url: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         assert BROWSER is not None
