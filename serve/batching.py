@@ -5,13 +5,15 @@ does not fit whole goes to the back with the rest, so a long one holds up nobody
 
 Under load a batch fills while the model is busy. Clients who ask again as soon as they are answered
 would be split, though, into the first one or two and all others, in turn. So right after a batch
-the next one waits until as many requests are there as the last one answered: for half its time, and
-GATHER_S at most. A lone client never waits. And it waits for what the event loop has yet to read:
-that would be left for the batch after, and small batches, of which each costs much beside its rows,
-would follow small ones.
+the next one waits until as many requests are there as the last one held: for half its time, and
+GATHER_S at most. A lone client never waits.
 
-A small batch (`Engine.is_small`) is run where requests are read: to hand it to another thread, and
-to share Python's lock with that one, takes as long as the work.
+What the event loop has yet to read would also be left for the batch after, and small batches, of
+which each costs much beside its rows, would follow small ones. So the loop reads on while that
+brings requests: for as long as the last batch took, or GATHER_S.
+
+A small batch (`Engine.is_small`) is run where requests are parsed: to hand it to another thread,
+and to share Python's lock with that one, takes as long as the work.
 """
 
 import asyncio
@@ -61,17 +63,18 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Last:
-    """The last batch: how many requests it held, and until when the next waits for as many."""
+    """The last batch: the requests it held, its end (as perf_counter has it), its seconds."""
 
     requests: int
-    waited_for_until: float
+    ended: float
+    seconds: float
 
 
 class TokenBatcher:
-    """The queue of one replica and the one thread that runs its models.
+    """The queue of one replica; runs its models on one batch at a time.
 
-    The thread keeps the event loop free for other requests and for Serve's health checks while a
-    batch takes long.
+    A thread for batches that take long keeps the event loop free for other requests and for Serve's
+    health checks.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class TokenBatcher:
         self._queue: deque[_Job] = deque()
         self._waiting_tokens = 0
         self._arrived = asyncio.Event()
-        self._last = _Last(0, 0.0)
+        self._last = _Last(0, 0.0, 0.0)
         self._gathered = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
@@ -149,13 +152,11 @@ class TokenBatcher:
             pieces = [rows for _, rows in batch]
             try:
                 answers = await self._computed(pieces)
+                self._deliver(batch, answers, time.perf_counter() - started)
             except Exception as error:  # noqa: BLE001 (handed to the requests it belongs to)
                 self._fail(batch, error)
-            else:
-                self._deliver(batch, answers, time.perf_counter() - started)
             now = time.perf_counter()
-            patience_s = min(GATHER_S, GATHER_SHARE * (now - started))
-            self._last = _Last(len(batch), now + patience_s)
+            self._last = _Last(len(batch), now, now - started)
 
     async def _computed(self, pieces: list[Rows]) -> list[FloatArray]:
         if not self._is_small(pieces):
@@ -165,7 +166,8 @@ class TokenBatcher:
 
     async def _gather(self) -> None:
         """Wait for those who were answered last, or as long as `wait_s` says."""
-        left_s = max(self._last.waited_for_until - time.perf_counter(), self._wait_s)
+        patience_s = min(GATHER_S, GATHER_SHARE * self._last.seconds)
+        left_s = max(self._last.ended + patience_s - time.perf_counter(), self._wait_s)
         if left_s <= 0 or self._is_gathered():
             return
         self._gathered.clear()
@@ -177,11 +179,12 @@ class TokenBatcher:
 
     async def _hear_out(self) -> None:
         """Turns of the event loop, one at least, while they bring requests that had arrived."""
+        deadline = time.perf_counter() + max(GATHER_S, self._last.seconds)
         quiet = 0
         while quiet < QUIET_TURNS:
             before = len(self._queue)
             await asyncio.sleep(0)
-            if self._waiting_tokens >= self._batch_tokens:
+            if self._waiting_tokens >= self._batch_tokens or time.perf_counter() > deadline:
                 return
             quiet = 0 if len(self._queue) > before else quiet + 1
 

@@ -24,8 +24,8 @@ from langalign.tokens import TokenizedText
 __all__ = ["Engine", "Rows"]
 
 FloatArray = npt.NDArray[np.float32]
-# About 5 ms of one core. Threads that share less wait for one another longer than they save where
-# the cores have requests to read besides.
+# About 5 ms of one core in fp32. Threads that share less wait for one another longer than they
+# save where the cores have requests to read besides.
 SMALL_FLOPS = 250e6
 # About 50 ms of one core. Batches of several requests that are shorter leave a core to those that
 # are being read: threads that share a pass wait for the slowest at every operation, so one that has
@@ -95,7 +95,7 @@ class Engine:
     @torch.inference_mode()
     def run(self, requests: Sequence[Rows]) -> list[FloatArray]:
         """Probabilities (rows, C) of each request, in the order of its model's labels."""
-        # Of the thread that calls; torch keeps a number for each.
+        # Of the thread that calls: torch keeps a number for each, and new ones begin with the last.
         torch.set_num_threads(self._threads_for(requests))
         answers: dict[int, FloatArray] = {}
         for sharing in _groups([id(rows.model.encoder) for rows in requests]):

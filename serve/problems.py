@@ -67,10 +67,14 @@ def overloaded(wait_s: float) -> ProblemError:
 def unforeseen(fault: Exception) -> ProblemError:
     """500; the log has what happened and where, without messages, which may hold a user's text."""
     link: BaseException | None = fault
-    while link is not None:
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        kind = f"{type(link).__module__}.{type(link).__qualname__}"
         frames = "".join(traceback.format_tb(link.__traceback__))
-        logger.error("%s (its message is not logged) in\n%s", type(link).__qualname__, frames)
-        link = link.__cause__ or link.__context__
+        after = "" if link is fault else "after "
+        logger.error("%s%s (its message is not logged) in\n%s", after, kind, frames)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return ProblemError(500, FAULT_DETAIL)
 
 

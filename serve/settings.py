@@ -81,8 +81,9 @@ class Settings(Limits):
     threads: int = Field(
         0,
         ge=0,
-        description="CPU threads of one replica; 0: the cores of its machine over the replicas of "
-        "all encoders, as if they all were there: set it where each has a machine of its own",
+        description="CPU threads of one replica at most; short batches leave one idle, for "
+        "requests that come meanwhile; 0: the cores of its machine over the replicas of all "
+        "encoders, as if they all were there: set it where each has a machine of its own",
     )
 
     replicas: int = Field(

@@ -27,7 +27,8 @@ ANSWER_LIMIT_S = 90.0
 PINGS = 7
 ROUNDS = 3
 ATTEMPTS = 3
-GONE_WAIT_S = 5.0
+# Ray looks every 3 s, and takes a node for dead that did not answer five times.
+GONE_WAIT_S = 20.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
@@ -68,12 +69,18 @@ def examine(storage: Storage, *, mib: int) -> list[Finding]:
         nodes = _alive()
         try:
             found = _examine(nodes, storage, mib)
-            if last or not any(map(_is_of_the_network, found)) or not (gone := _gone(nodes)):
-                break
-        except ClusterError:
-            if last or not (gone := _gone(nodes)):
+            gone = _gone(nodes) if any(map(_is_of_the_network, found)) else []
+        except ClusterError as error:
+            gone = _gone(nodes)
+            if not gone:
                 raise
+            if last:
+                raise ClusterError(
+                    f"nodes left in each of {ATTEMPTS} attempts ({', '.join(left + gone)}): {error}"
+                ) from error
         left += gone
+        if not gone:
+            break
     return [*found, *findings.judge_left(left)]
 
 
@@ -100,22 +107,28 @@ def _gone(nodes: dict[str, Any]) -> list[str]:
 
 def _examine(nodes: dict[str, Any], storage: Storage, mib: int) -> list[Finding]:
     probes = {node_id: _start_probe(node_id) for node_id in nodes}
-    names = packages()
-    reports = _reports(nodes, probes, storage, names)
-    workers = [node_id for node_id, node in nodes.items() if _does_work(node)]
-    graphics = [node_id for node_id in workers if nodes[node_id]["Resources"].get("GPU")]
-    found = [
-        *findings.judge_versions(versions_of(names), reports),
-        *findings.judge_gpus(reports),
-        *findings.judge_clock(reports),
-        *findings.judge_storage(storage.root, reports),
-        *_judge_access(nodes, probes, reports),
-        *_judge_network("gloo", workers, probes, mib),
-    ]
-    if graphics:
-        with_gpu = {node_id: _start_probe(node_id, gpus=1) for node_id in graphics}
-        found += _judge_network("nccl", graphics, with_gpu, mib)
-    return found
+    with_gpu: dict[str, Any] = {}
+    try:
+        names = packages()
+        reports = _reports(nodes, probes, storage, names)
+        workers = [node_id for node_id, node in nodes.items() if _does_work(node)]
+        found = [
+            *findings.judge_versions(versions_of(names), reports),
+            *findings.judge_gpus(reports),
+            *findings.judge_clock(reports),
+            *findings.judge_storage(storage.root, reports),
+            *_judge_access(nodes, probes, reports),
+            *_judge_network("gloo", workers, probes, mib),
+        ]
+        graphics = [node_id for node_id in workers if nodes[node_id]["Resources"].get("GPU")]
+        if graphics:
+            with_gpu |= {node_id: _start_probe(node_id, gpus=1) for node_id in graphics}
+            found += _judge_network("nccl", graphics, with_gpu, mib)
+        return found
+    finally:
+        # Some may still wait for a node that left, with a GPU that the next attempt asks for.
+        for probe in (*probes.values(), *with_gpu.values()):
+            ray.kill(probe)
 
 
 def _start_probe(node_id: str, *, gpus: float = 0) -> Any:

@@ -4,11 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from local_service import client_of, parts_of
 from published import publish, write_encoder
 
 from langalign.storage import Storage
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """What a batch run in a test's own thread leaves set would hold for the next test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

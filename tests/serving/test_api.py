@@ -11,6 +11,7 @@ import httpx2
 import numpy as np
 import pytest
 import torch
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -369,7 +370,23 @@ def test_a_client_that_leaves_is_counted(models: Storage, monkeypatch: pytest.Mo
     asyncio.run(scenario())
 
 
-# Behind a prefix it is FastAPI that finds the function.
+@pytest.mark.parametrize("root", ["", "/behind"])
+def test_to_classify_is_no_matter_of_fastapi(
+    models: Storage, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    async def never(*arguments: object) -> None:
+        raise AssertionError("the way through FastAPI was taken")
+
+    with client_of(parts_of(models, ["one"]), root_path=root) as client:
+        monkeypatch.setattr(FastAPI, "__call__", never)
+        answer = client.post(f"{root}{CLASSIFY}", json=ANSWERABLE)
+        assert answer.json()["predictions"][0]["label"] in LABELS
+        assert client.get(f"{root}/v1/models").status_code == 500
+        monkeypatch.undo()
+        assert client.get(f"{root}{CLASSIFY}").status_code == 405
+
+
+# Without the prefix it is FastAPI that finds the function.
 @pytest.mark.parametrize("root", ["", "/behind"])
 def test_an_unforeseen_fault_is_a_500_and_neither_it_nor_the_log_has_the_text(
     models: Storage,
@@ -383,7 +400,9 @@ def test_an_unforeseen_fault_is_a_500_and_neither_it_nor_the_log_has_the_text(
         try:
             raise RuntimeError(f"while reading {SECRET}")
         except RuntimeError as error:
-            raise ValueError(f"no answer to {SECRET}") from error
+            fault = ValueError(f"no answer to {SECRET}")
+            error.__context__ = fault  # a circle of two
+            raise fault from error
 
     monkeypatch.setattr(parts.batcher, "_run", broken)
     # uvicorn's and Serve's loggers may write what they are handed; Serve's does not propagate.

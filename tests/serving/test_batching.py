@@ -51,7 +51,8 @@ class Echo:
 def batcher_of(run: Echo, **options: Any) -> TokenBatcher:
     bounds = {"batch_tokens": 100, "queue_tokens": 10_000, "queue_s": 10.0, **options}
     bounds.setdefault("is_small", lambda requests: False)
-    return TokenBatcher(run, observer=Observer(), **bounds)
+    bounds.setdefault("observer", Observer())
+    return TokenBatcher(run, **bounds)
 
 
 async def until(condition: Any) -> None:
@@ -121,6 +122,35 @@ def test_a_batch_takes_what_the_loop_has_yet_to_read() -> None:
 
         await asyncio.gather(*[ask(turns) for turns in (0, 4, 8)])
         assert run.batches == [[5, 5, 5]]
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_does_not_wait_for_a_stream_that_never_ends() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run, batch_tokens=10**9, queue_tokens=10**9)
+        asked = []
+        while not run.batches:
+            asked.append(asyncio.create_task(batcher.submit(rows_of(1))))
+            await asyncio.sleep(0)
+            assert len(asked) < 100_000
+        await asyncio.gather(*asked)
+
+    asyncio.run(scenario())
+
+
+def test_a_fault_while_answers_are_handed_out_ends_no_worker() -> None:
+    class Faulty(Observer):
+        def batch(self, *, rows: int, tokens: int) -> None:
+            if rows == 2:
+                raise RuntimeError("cannot count")
+
+    async def scenario() -> None:
+        batcher = batcher_of(Echo(), observer=Faulty())
+        with pytest.raises(RuntimeError, match="cannot count"):
+            await batcher.submit(rows_of(5, 5))
+        assert (await batcher.submit(rows_of(5, mark=3))).probabilities.tolist() == [[3.0]]
 
     asyncio.run(scenario())
 

@@ -67,7 +67,6 @@ def test_models_of_one_encoder_share_it_and_its_passes(
 def test_threads_by_size_of_a_batch(models: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     served = served_of(models, "one")["one"]
     encoder = served.model.encoder
-    before = torch.get_num_threads()
     used: list[int] = []
     forward = encoder.forward
 
@@ -87,16 +86,13 @@ def test_threads_by_size_of_a_batch(models: Storage, monkeypatch: pytest.MonkeyP
         rows_of(served, texts, "xc") for texts in (["a good film"], TEXTS * 200, TEXTS * 1000)
     )
     assert (engine.is_small([few]), engine.is_small([few, more])) == (True, False)
-    try:
-        assert threads_for(few) == 1
-        # Others ask besides: a core is left to reading them, unless the work is long.
-        assert threads_for(few, more) == 2
-        assert threads_for(more) == 3
-        assert threads_for(few, long) == 3
-        engine.threads = 1
-        assert threads_for(few, more) == 1
-    finally:
-        torch.set_num_threads(before)
+    assert threads_for(few) == 1
+    # Others ask besides: a core is left to reading them, unless the work is long.
+    assert threads_for(few, more) == 2
+    assert threads_for(more) == 3
+    assert threads_for(few, long) == 3
+    engine.threads = 1
+    assert threads_for(few, more) == 1
 
 
 def test_a_split_request_holds_the_same_rows(models: Storage) -> None:

@@ -14,9 +14,10 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from langalign.storage import Storage
 from serve.api import create_api
+from serve.app import Encoder
 from serve.gateway import RemoteBackends
-from serve.problems import ProblemError
-from serve.schemas import PROBLEM_MEDIA_TYPE, ClassifyRequest
+from serve.replica import Replica
+from serve.schemas import PROBLEM_MEDIA_TYPE
 from serve.telemetry import Observer
 
 BODY = {"language": "xc", "inputs": ["a"]}
@@ -40,18 +41,13 @@ class Statuses(Observer):
 
 
 def handle_of(parts: LocalParts, name: str) -> Any:
-    """Calls as Ray's handle of an encoder does, whose problems are values."""
-
-    async def classify(request: ClassifyRequest) -> Any:
-        try:
-            return await parts.service.classify(request)
-        except ProblemError as problem:
-            return problem
-
+    """Calls as Ray's handle of an encoder does."""
+    encoder = object.__new__(Encoder)
+    encoder._replica = Replica(parts.service, parts.batcher, None)
     return SimpleNamespace(
         deployment_name=name,
-        classify=SimpleNamespace(remote=classify),
-        models=SimpleNamespace(remote=parts.service.models),
+        classify=SimpleNamespace(remote=encoder.classify),
+        models=SimpleNamespace(remote=encoder.models),
     )
 
 
@@ -106,6 +102,17 @@ def test_a_lost_replica_is_a_problem_with_retry_after(models: Storage, error: Ex
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.headers["content-type"] == PROBLEM_MEDIA_TYPE
     assert statuses.seen == [("one", "xc", 200), ("one", "xc", 503)]
+
+
+def test_a_fault_of_an_encoder_reaches_no_log_with_its_text(
+    models: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    statuses, parts = Statuses(), parts_of(models, ["one"])
+    monkeypatch.setattr(parts.service, "classify", losing(RuntimeError("of Zanzibar")))
+    with TestClient(api_of({"one": handle_of(parts, "a")}, parts, statuses)) as client:
+        answer = client.post("/v1/classify", json=BODY)
+    assert (answer.status_code, statuses.seen) == (500, [("one", "xc", 500)])
+    assert "Zanzibar" not in answer.text + caplog.text
 
 
 def test_the_time_of_a_request_holds_for_an_encoder_that_never_answers(models: Storage) -> None:
