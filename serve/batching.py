@@ -1,7 +1,9 @@
 """Collects requests into batches by tokens while the model works on the batch before.
 
-A batch takes rows from the front of the queue until it holds `batch_tokens` tokens; a request that
-does not fit whole goes to the back with the rest, so a long one holds up nobody.
+A batch takes requests from the front of the queue until it holds `batch_tokens` tokens. One that is
+longer than that is split, and goes to the back with the rest, so it holds up nobody. No other is
+split: where it fits no more it is the first of the next batch. To fill a batch up with a few of its
+rows would send it to the back, again and again, while later ones are answered.
 
 Under load a batch fills while the model is busy. Clients who ask again as soon as they are answered
 would be split, though, into the first one or two and all others, in turn. So right after a batch
@@ -194,7 +196,7 @@ class TokenBatcher:
         return not self._wait_s and len(self._queue) >= self._last.requests
 
     def _take(self) -> list[tuple[_Job, Rows]]:
-        """Rows from the front of the queue, at least one, up to the token budget."""
+        """From the front of the queue, one row at least, up to the token budget."""
         batch: list[tuple[_Job, Rows]] = []
         budget = self._batch_tokens
         now = time.perf_counter()
@@ -202,7 +204,8 @@ class TokenBatcher:
         while self._queue:
             job = self._queue[0]
             fitting = job.rest.rows_within(budget)
-            if not fitting and batch:
+            has_room = fitting == len(job.rest) or job.rest.token_count > self._batch_tokens
+            if batch and not (fitting and has_room):
                 break
             piece, job.rest = job.rest.split(max(1, fitting))
             batch.append((job, piece))
