@@ -38,6 +38,8 @@ __all__ = ["Answer", "TokenBatcher"]
 GATHER_S, GATHER_SHARE = 0.01, 0.5
 # A request takes some turns of the event loop from its socket to the queue.
 QUIET_TURNS = 6
+# Of so many full batches the quickest says how long waiting takes: one may have met a stall.
+PACES = 8
 
 FloatArray = npt.NDArray[np.float32]
 Run = Callable[[Sequence[Rows]], list[FloatArray]]
@@ -90,7 +92,9 @@ class TokenBatcher:
         queue_s: float,
         observer: Observer,
     ) -> None:
-        """`queue_tokens` and `queue_s` bound what waits: its size, and the first one's wait."""
+        """`queue_tokens` bounds what waits, `queue_s` for how long the first one has waited, and a
+        newcomer would by the pace of full batches.
+        """
         self._run = run
         self._is_small = is_small
         self._batch_tokens = batch_tokens
@@ -103,6 +107,8 @@ class TokenBatcher:
         self._waiting_tokens = 0
         self._arrived = asyncio.Event()
         self._last = _Last(0, 0.0, 0.0)
+        # Seconds a token of the last batches that were about full.
+        self._paces: deque[float] = deque(maxlen=PACES)
         self._gathered = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
@@ -135,6 +141,20 @@ class TokenBatcher:
         age_s = time.perf_counter() - self._queue[0].waits_since
         if age_s > self._queue_s or self._waiting_tokens + tokens > self._queue_tokens:
             raise overloaded(age_s)
+        wait_s = self._expected_wait_s(tokens)
+        if wait_s > self._queue_s:
+            raise overloaded(wait_s)
+
+    def _expected_wait_s(self, tokens: int) -> float:
+        """How long a newcomer waits in all, others that are split taking turns with it.
+
+        0 where that is short at any rate, and before any batch was full.
+        """
+        pace = min(self._paces, default=0.0)
+        if self._waiting_tokens * pace <= self._queue_s:
+            return 0.0
+        share = max(tokens, self._batch_tokens)
+        return pace * sum(min(job.rest.token_count, share) for job in self._queue)
 
     def _drop_abandoned(self) -> None:
         """Requests whose client has gone, or whose time is up, at the front of the queue."""
@@ -159,6 +179,9 @@ class TokenBatcher:
                 self._fail(batch, error)
             now = time.perf_counter()
             self._last = _Last(len(batch), now, now - started)
+            tokens = sum(rows.token_count for rows in pieces)
+            if 2 * tokens >= self._batch_tokens:
+                self._paces.append((now - started) / tokens)
 
     async def _computed(self, pieces: list[Rows]) -> list[FloatArray]:
         if not self._is_small(pieces):

@@ -70,7 +70,10 @@ class Settings(Limits):
     )
     queue_tokens: int = Field(262_144, gt=0, description="tokens that may wait (503 beyond)")
     queue_s: float = Field(
-        2.0, gt=0, description="no new request while the first in the queue waits longer (503)"
+        2.0,
+        gt=0,
+        description="no new request while the first in the queue has waited longer, or a new one "
+        "would by the pace of the last full batches (503)",
     )
     cache_rows: int = Field(0, ge=0, description="answers kept for repeated inputs; 0: no cache")
 

@@ -173,6 +173,46 @@ def test_batches_are_cut_by_tokens_and_a_long_request_holds_up_nobody() -> None:
     asyncio.run(scenario())
 
 
+def test_a_newcomer_who_would_wait_too_long_is_refused_unless_it_is_short() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run, queue_s=5.0)
+        batcher._paces.append(0.02)  # two seconds a batch
+        run.gate = threading.Event()
+        asked = [asyncio.create_task(batcher.submit(rows_of(100)))]
+        await until(lambda: run.batches)
+        asked.append(asyncio.create_task(batcher.submit(rows_of(*[50] * 20))))
+        await asyncio.sleep(0)
+        # Behind 1,000 tokens: 20 s for a request as long as those, 2 for one that takes turns.
+        with pytest.raises(ProblemError) as refused:
+            await batcher.submit(rows_of(*[50] * 20))
+        assert (refused.value.problem.status, refused.value.headers) == (503, {"Retry-After": "20"})
+        asked.append(asyncio.create_task(batcher.submit(rows_of(10))))
+        await asyncio.sleep(0)
+        run.gate.set()
+        answers = await asyncio.gather(*asked)
+        assert [len(answer.probabilities) for answer in answers] == [1, 20, 1]
+        assert len(batcher._paces) > 1
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_fits_into_a_batch_is_not_split() -> None:
+    async def scenario() -> None:
+        run = Echo()
+        run.gate = threading.Event()
+        batcher = batcher_of(run)
+        first = asyncio.create_task(batcher.submit(rows_of(5)))
+        await until(lambda: run.batches)
+        asked = [asyncio.create_task(batcher.submit(rows_of(30, 30))) for _ in range(3)]
+        await asyncio.sleep(0)
+        run.gate.set()
+        await asyncio.gather(first, *asked)
+        assert run.batches == [[5], [60], [60], [60]]
+
+    asyncio.run(scenario())
+
+
 def test_a_row_over_the_budget_is_a_batch_of_its_own() -> None:
     async def scenario() -> None:
         run = Echo()
