@@ -179,9 +179,6 @@ class TokenBatcher:
                 self._fail(batch, error)
             now = time.perf_counter()
             self._last = _Last(len(batch), now, now - started)
-            tokens = sum(rows.token_count for rows in pieces)
-            if 2 * tokens >= self._batch_tokens:
-                self._paces.append((now - started) / tokens)
 
     async def _computed(self, pieces: list[Rows]) -> list[FloatArray]:
         if not self._is_small(pieces):
@@ -246,6 +243,8 @@ class TokenBatcher:
         self, batch: list[tuple[_Job, Rows]], answers: list[FloatArray], compute_s: float
     ) -> None:
         tokens = sum(rows.token_count for _, rows in batch)
+        if 2 * tokens >= self._batch_tokens:
+            self._paces.append(compute_s / tokens)
         self._observer.batch(rows=sum(len(rows) for _, rows in batch), tokens=tokens)
         for (job, _), answer in zip(batch, answers, strict=True):
             job.parts.append(answer)

@@ -7,7 +7,6 @@ would cost more than another forward pass.
 Shapes: N rows of a batch, T tokens, D embedding width, C classes of a model.
 """
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ FloatArray = npt.NDArray[np.float32]
 SMALL_FLOPS = 250e6
 # About 50 ms of one core. Batches of several requests that are shorter leave a core to those that
 # are being read: threads that share a pass wait for the slowest at every operation, so one that has
-# lost its core for a moment held up all (a batch of 15 ms took 150 to 250).
+# lost its core for a moment held up all (timed by hand, a batch of 15 ms took 150
+# to 250).
 SHORT_FLOPS = 2.5e9
 
 
@@ -56,9 +56,6 @@ class Rows:
 
     def split(self, rows: int) -> tuple["Rows", "Rows"]:
         """The first `rows` of them, and the others."""
-        if rows == len(self):
-            nothing = dataclasses.replace(self.tokens, offsets=self.tokens.offsets[rows:])
-            return self, dataclasses.replace(self, tokens=nothing)
         ids, offsets, types = self.tokens.ids, self.tokens.offsets, self.tokens.types
         parts = (offsets[: rows + 1], offsets[rows:])
         first, rest = (TokenizedText(ids, part, types) for part in parts)
@@ -69,8 +66,6 @@ class Rows:
 
     def rows_within(self, budget: int) -> int:
         """How many of the first rows have at most `budget` tokens together."""
-        if self.token_count <= budget:
-            return len(self)
         ends = self.tokens.offsets[1:] - self.tokens.offsets[0]
         return int(np.searchsorted(ends, budget, side="right"))
 

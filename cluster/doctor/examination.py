@@ -61,11 +61,11 @@ def examine(storage: Storage, *, mib: int) -> list[Finding]:
     anew, and a finding names it.
 
     Raises:
-        ClusterError: a node does not answer.
+        ClusterError: a node does not answer, or nodes left in each attempt.
         StorageError: this machine does not reach the storage.
     """
     left: list[str] = []
-    for last in (False,) * (ATTEMPTS - 1) + (True,):
+    for attempt in range(1, ATTEMPTS + 1):
         nodes = _alive()
         try:
             found = _examine(nodes, storage, mib)
@@ -74,7 +74,7 @@ def examine(storage: Storage, *, mib: int) -> list[Finding]:
             gone = _gone(nodes)
             if not gone:
                 raise
-            if last:
+            if attempt == ATTEMPTS:
                 raise ClusterError(
                     f"nodes left in each of {ATTEMPTS} attempts ({', '.join(left + gone)}): {error}"
                 ) from error

@@ -63,6 +63,20 @@ async def until(condition: Any) -> None:
     raise AssertionError("the condition never held")
 
 
+async def batches_behind_another(*requests: Rows) -> list[list[int]]:
+    """Tokens of each batch, of requests that all come while the model works on another one."""
+    run = Echo()
+    run.gate = threading.Event()
+    batcher = batcher_of(run)
+    first = asyncio.create_task(batcher.submit(rows_of(5)))
+    await until(lambda: run.batches)
+    asked = [asyncio.create_task(batcher.submit(rows)) for rows in requests]
+    await asyncio.sleep(0)
+    run.gate.set()
+    await asyncio.gather(first, *asked)
+    return run.batches[1:]
+
+
 def test_every_request_gets_its_own_answer() -> None:
     async def scenario() -> None:
         batcher = batcher_of(Echo(), batch_tokens=37)
@@ -157,18 +171,9 @@ def test_a_fault_while_answers_are_handed_out_ends_no_worker() -> None:
 
 def test_batches_are_cut_by_tokens_and_a_long_request_holds_up_nobody() -> None:
     async def scenario() -> None:
-        run = Echo()
-        run.gate = threading.Event()
-        batcher = batcher_of(run)
-        first = asyncio.create_task(batcher.submit(rows_of(5)))
-        await until(lambda: run.batches)
-        long = asyncio.create_task(batcher.submit(rows_of(*[40] * 5)))
-        short = asyncio.create_task(batcher.submit(rows_of(10, 10)))
-        await asyncio.sleep(0)
-        run.gate.set()
-        await asyncio.gather(first, long, short)
+        batches = await batches_behind_another(rows_of(*[40] * 5), rows_of(10, 10))
         # Two rows of 40 fit in 100 tokens, and the short request fills up what they leave.
-        assert run.batches == [[5], [80, 20], [80], [40]]
+        assert batches == [[80, 20], [80], [40]]
 
     asyncio.run(scenario())
 
@@ -199,16 +204,7 @@ def test_a_newcomer_who_would_wait_too_long_is_refused_unless_it_is_short() -> N
 
 def test_a_request_that_fits_into_a_batch_is_not_split() -> None:
     async def scenario() -> None:
-        run = Echo()
-        run.gate = threading.Event()
-        batcher = batcher_of(run)
-        first = asyncio.create_task(batcher.submit(rows_of(5)))
-        await until(lambda: run.batches)
-        asked = [asyncio.create_task(batcher.submit(rows_of(30, 30))) for _ in range(3)]
-        await asyncio.sleep(0)
-        run.gate.set()
-        await asyncio.gather(first, *asked)
-        assert run.batches == [[5], [60], [60], [60]]
+        assert await batches_behind_another(*[rows_of(30, 30)] * 3) == [[60], [60], [60]]
 
     asyncio.run(scenario())
 

@@ -38,8 +38,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, attempts: Sequence[Attempt]) -> li
     monkeypatch.setattr(examination, "GONE_WAIT_S", 0.0)
     monkeypatch.setattr(examination, "_alive", lambda: {name * 6: node(name) for name in alive})
     monkeypatch.setattr(examination, "_examine", examine)
-    found = examination.examine(Storage("/nowhere"), mib=1)
-    return found
+    return examination.examine(Storage("/nowhere"), mib=1)
 
 
 def left_nodes(found: list[Finding]) -> list[str]:
