@@ -1,8 +1,8 @@
 """POST /v1/classify by the shortest way.
 
 What FastAPI and Starlette do around a route's function (middlewares, routing, arguments, wrapped
-`send`s) takes about a tenth of the time that a replica of a small encoder has for a request, as a profile
-showed.
+`send`s) takes about a tenth of the time that a replica of a small encoder has for a request: so a
+profile showed.
 """
 
 from collections.abc import Awaitable, Callable
