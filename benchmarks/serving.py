@@ -9,9 +9,10 @@ Peers are FastAPI and uvicorn around a transformers text-classification pipeline
 sentence-transformers, which gives embeddings only (infinity-emb does not install beside these
 versions). All take one sentence a request, over keep-alive connections from a process of its own;
 the service and the pipeline must give the same probabilities, and the largest difference is shown.
-The model is one that a pipeline can hold too: first-token pooling, no aligner. Sentences have the
-lengths of SST-2's. Server and load share the machine's cores. (Named serving.py, because a script
-serve.py would hide the package `serve` from Python.)
+`empty` is an application that answers at once in the service's place (serving_floor.py): what Ray
+Serve and its ingress leave to one. The model is one that a pipeline can hold too: first-token
+pooling, no aligner. Sentences have the lengths of SST-2's. Server and load share the machine's
+cores. (Named serving.py, because a script serve.py would hide the package `serve` from Python.)
 
 Closed loop: each of 1, 8, 32, 128 connections asks again as soon as it is answered, and where it is
 refused (503) after the seconds of Retry-After; latencies are those of answers. Open loop: Poisson
@@ -36,7 +37,7 @@ from random_encoder import SHAPES, sentences_as_long_as_real_ones
 from rich.console import Console
 from rich.table import Table
 from serving_load import Measured, run_load
-from serving_setup import EQUAL_PRIORITY, HAPROXY, LABELS, OPTIONS, make_models, ours, server
+from serving_setup import EQUAL_PRIORITY, HAPROXY, LABELS, OPTIONS, empty, make_models, ours, server
 
 from cluster.ports import free_ports
 from langalign import artifacts
@@ -136,7 +137,7 @@ def main() -> None:
             command, env = start_of(way, folder, models, port, arguments)
             with server(command, port, folder / f"{way}.log", env) as (ready_s, _):
                 notes.append(f"{way}: ready after {ready_s:.1f} s")
-                if way != "sentence-transformers":
+                if way in ("pipeline", "ours"):
                     vectors[way] = probabilities(port, texts[:50])
                 rows += measure(way, port, texts, arguments)
             bare.append(ceiling.per_s())
@@ -154,15 +155,17 @@ def start_of(
     """Command and environment of a server; `models` as `make_models` gives them."""
     pipeline_folder, store = models
     threads, precision = str(arguments.threads), arguments.precision
-    if way != "ours":
+    ingress = EQUAL_PRIORITY | (HAPROXY if arguments.ingress == "haproxy" else {})
+    if way == "empty":
+        return empty(folder, port), ingress | {"PYTHONPATH": str(Path(__file__).parent)}
+    if way in PEERS:
         script = str(Path(__file__).with_name("serving_peer.py"))
         command = [sys.executable, script, way, str(pipeline_folder), str(port)]
         return [*command, threads, precision], {}
     settings = dict(change.split("=", 1) for change in arguments.set)
     settings |= {"model": "bench-xc", "storage": str(store)}
     settings |= {"threads": threads, "precision": precision}
-    ingress = HAPROXY if arguments.ingress == "haproxy" else {}
-    return ours(folder, port, **settings), EQUAL_PRIORITY | ingress
+    return ours(folder, port, **settings), ingress
 
 
 def _parse() -> argparse.Namespace:
@@ -173,7 +176,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--ingress", choices=("haproxy", "python"), default="haproxy")
-    ways = [*PEERS, "ours"]
+    ways = [*PEERS, "ours", "empty"]
     parser.add_argument("--ways", nargs="+", choices=ways, default=ways, help="servers to measure")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(

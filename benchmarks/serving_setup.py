@@ -29,6 +29,7 @@ __all__ = [
     "HAPROXY",
     "LABELS",
     "OPTIONS",
+    "empty",
     "make_models",
     "ours",
     "publish",
@@ -118,8 +119,22 @@ def _is_ready(port: int) -> bool:
 
 def ours(folder: Path, port: int, **settings: Any) -> list[str]:
     """The command of the service, with its deployment file in `folder`."""
-    config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    application = _deployment_file()["applications"][0]
+    return _serve_run(folder, port, application | {"args": application["args"] | settings})
+
+
+def empty(folder: Path, port: int) -> list[str]:
+    """The command of an application that answers at once; PYTHONPATH has to name this folder."""
+    return _serve_run(folder, port, {"name": "empty", "import_path": "serving_floor:app"})
+
+
+def _deployment_file() -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    return config
+
+
+def _serve_run(folder: Path, port: int, application: dict[str, Any]) -> list[str]:
+    config = _deployment_file() | {"applications": [application]}
     config["http_options"]["port"] = port
-    config["applications"][0]["args"] |= settings
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return [str(Path(sys.executable).parent / "serve"), "run", str(folder / "config.yaml")]

@@ -1,9 +1,6 @@
 """Collects requests into batches by tokens while the model works on the batch before.
 
-A batch takes requests from the front of the queue until it holds `batch_tokens` tokens. One that is
-longer than that is split, and goes to the back with the rest, so it holds up nobody. No other is
-split: where it fits no more it is the first of the next batch. To fill a batch up with a few of its
-rows would send it to the back, again and again, while later ones are answered.
+`serve.lanes` says which requests make a batch; here it is said when.
 
 Under load a batch fills while the model is busy. Clients who ask again as soon as they are answered
 would be split, though, into the first one or two and all others, in turn. So right after a batch
@@ -19,50 +16,29 @@ and to share Python's lock with that one, takes as long as the work.
 """
 
 import asyncio
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass
 
 from serve.engine import Rows
+from serve.lanes import Answer, FloatArray, Job, Lanes
 from serve.problems import overloaded
 from serve.telemetry import Observer
 
-__all__ = ["Answer", "TokenBatcher"]
+__all__ = ["TokenBatcher"]
 
 # How long the next batch waits for those who were answered, and at most such a share of the last.
 GATHER_S, GATHER_SHARE = 0.01, 0.5
 # A request takes some turns of the event loop from its socket to the queue.
 QUIET_TURNS = 6
-# Of so many full batches the quickest says how long waiting takes: one may have met a stall.
+# The median of so many full batches says how long waiting takes: a few may have met a stall.
 PACES = 8
 
-FloatArray = npt.NDArray[np.float32]
 Run = Callable[[Sequence[Rows]], list[FloatArray]]
 IsSmall = Callable[[Sequence[Rows]], bool]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Probabilities (rows, C) of a request, and the seconds it waited and was worked on."""
-
-    probabilities: FloatArray
-    queue_s: float
-    compute_s: float
-
-
-@dataclass
-class _Job:
-    rest: Rows
-    future: "asyncio.Future[Answer]"
-    waits_since: float
-    parts: list[FloatArray] = field(default_factory=list)
-    queue_s: float = 0.0
-    compute_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,19 +68,17 @@ class TokenBatcher:
         queue_s: float,
         observer: Observer,
     ) -> None:
-        """`queue_tokens` bounds what waits, `queue_s` for how long the first one has waited, and a
-        newcomer would by the pace of full batches.
+        """`queue_tokens` bounds what waits, `queue_s` for how long the first in a newcomer's lane
+        has waited, and the newcomer would by the pace of full batches.
         """
         self._run = run
         self._is_small = is_small
-        self._batch_tokens = batch_tokens
         self._wait_s = wait_s
         self._queue_tokens = queue_tokens
         self._queue_s = queue_s
         self._observer = observer
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._queue: deque[_Job] = deque()
-        self._waiting_tokens = 0
+        self._lanes = Lanes(batch_tokens)
         self._arrived = asyncio.Event()
         self._last = _Last(0, 0.0, 0.0)
         # Seconds a token of the last batches that were about full.
@@ -121,9 +95,8 @@ class TokenBatcher:
         self._admit(rows.token_count)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name="token-batcher")
-        job = _Job(rows, asyncio.get_running_loop().create_future(), time.perf_counter())
-        self._queue.append(job)
-        self._waiting_tokens += rows.token_count
+        job = Job(rows, asyncio.get_running_loop().create_future())
+        self._lanes.append(job)
         self._arrived.set()
         if self._is_gathered():
             self._gathered.set()
@@ -135,38 +108,21 @@ class TokenBatcher:
             raise RuntimeError("the batching worker has ended")
 
     def _admit(self, tokens: int) -> None:
-        self._drop_abandoned()
-        if not self._queue:
+        self._lanes.drop_abandoned()
+        if not len(self._lanes):
             return
-        age_s = time.perf_counter() - self._queue[0].waits_since
-        if age_s > self._queue_s or self._waiting_tokens + tokens > self._queue_tokens:
-            raise overloaded(age_s)
-        wait_s = self._expected_wait_s(tokens)
-        if wait_s > self._queue_s:
-            raise overloaded(wait_s)
-
-    def _expected_wait_s(self, tokens: int) -> float:
-        """How long a newcomer waits in all, others that are split taking turns with it.
-
-        0 where that is short at any rate, and before any batch was full.
-        """
-        pace = min(self._paces, default=0.0)
-        if self._waiting_tokens * pace <= self._queue_s:
-            return 0.0
-        share = max(tokens, self._batch_tokens)
-        return pace * sum(min(job.rest.token_count, share) for job in self._queue)
-
-    def _drop_abandoned(self) -> None:
-        """Requests whose client has gone, or whose time is up, at the front of the queue."""
-        while self._queue and self._queue[0].future.done():
-            self._waiting_tokens -= self._queue.popleft().rest.token_count
+        pace = statistics.median(self._paces) if self._paces else 0.0
+        age_s, wait_s = self._lanes.age_s(tokens), pace * self._lanes.ahead_of(tokens)
+        too_long = max(age_s, wait_s) > self._queue_s
+        if too_long or self._lanes.tokens + tokens > self._queue_tokens:
+            raise overloaded(max(age_s, wait_s))
 
     async def _work(self) -> None:
         while True:
             await self._arrived.wait()
             await self._gather()
             await self._hear_out()
-            batch = self._take()
+            batch = self._lanes.take()
             if not batch:
                 self._arrived.clear()
                 continue
@@ -204,56 +160,30 @@ class TokenBatcher:
         deadline = time.perf_counter() + max(GATHER_S, self._last.seconds)
         quiet = 0
         while quiet < QUIET_TURNS:
-            before = len(self._queue)
+            before = len(self._lanes)
             await asyncio.sleep(0)
-            if self._waiting_tokens >= self._batch_tokens or time.perf_counter() > deadline:
+            if self._is_full() or time.perf_counter() > deadline:
                 return
-            quiet = 0 if len(self._queue) > before else quiet + 1
+            quiet = 0 if len(self._lanes) > before else quiet + 1
 
     def _is_gathered(self) -> bool:
-        if self._waiting_tokens >= self._batch_tokens:
-            return True
-        return not self._wait_s and len(self._queue) >= self._last.requests
+        enough = not self._wait_s and len(self._lanes) >= self._last.requests
+        return enough or self._is_full()
 
-    def _take(self) -> list[tuple[_Job, Rows]]:
-        """From the front of the queue, one row at least, up to the token budget."""
-        batch: list[tuple[_Job, Rows]] = []
-        budget = self._batch_tokens
-        now = time.perf_counter()
-        self._drop_abandoned()
-        while self._queue:
-            job = self._queue[0]
-            fitting = job.rest.rows_within(budget)
-            has_room = fitting == len(job.rest) or job.rest.token_count > self._batch_tokens
-            if batch and not (fitting and has_room):
-                break
-            piece, job.rest = job.rest.split(max(1, fitting))
-            batch.append((job, piece))
-            budget -= piece.token_count
-            self._waiting_tokens -= piece.token_count
-            self._queue.popleft()
-            job.queue_s += now - job.waits_since
-            if len(job.rest):
-                job.waits_since = now
-                self._queue.append(job)
-            self._drop_abandoned()
-        return batch
+    def _is_full(self) -> bool:
+        return self._lanes.tokens >= self._lanes.batch_tokens
 
     def _deliver(
-        self, batch: list[tuple[_Job, Rows]], answers: list[FloatArray], compute_s: float
+        self, batch: list[tuple[Job, Rows]], answers: list[FloatArray], compute_s: float
     ) -> None:
         tokens = sum(rows.token_count for _, rows in batch)
-        if 2 * tokens >= self._batch_tokens:
+        if 2 * tokens >= self._lanes.batch_tokens:
             self._paces.append(compute_s / tokens)
         self._observer.batch(rows=sum(len(rows) for _, rows in batch), tokens=tokens)
         for (job, _), answer in zip(batch, answers, strict=True):
-            job.parts.append(answer)
-            job.compute_s += compute_s
-            if not len(job.rest) and not job.future.done():
-                whole = np.concatenate(job.parts)
-                job.future.set_result(Answer(whole, job.queue_s, job.compute_s))
+            job.add(answer, compute_s)
 
-    def _fail(self, batch: list[tuple[_Job, Rows]], error: Exception) -> None:
+    def _fail(self, batch: list[tuple[Job, Rows]], error: Exception) -> None:
         """Only the requests of this batch fail; the rest of a split one is not run either."""
         for job, _ in batch:
             if not job.future.done():

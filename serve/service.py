@@ -15,10 +15,11 @@ import numpy as np
 
 from langalign.errors import DataError
 from langalign.tokens import TokenizedText
-from serve.batching import Answer, TokenBatcher
+from serve.batching import TokenBatcher
 from serve.cache import AnswerCache, cache_keys
 from serve.engine import Rows
 from serve.inputs import check_limits, columns
+from serve.lanes import Answer
 from serve.loading import ServedModel
 from serve.problems import ProblemError, in_time
 from serve.registry import Registry
