@@ -35,7 +35,7 @@ GATHER_S, GATHER_SHARE = 0.01, 0.5
 # A request takes some turns of the event loop from its socket to the queue.
 QUIET_TURNS = 6
 # The median of so many full batches says how long waiting takes: a few may have met a stall.
-PACES = 8
+PACES = 16
 
 Run = Callable[[Sequence[Rows]], list[FloatArray]]
 IsSmall = Callable[[Sequence[Rows]], bool]
@@ -43,11 +43,14 @@ IsSmall = Callable[[Sequence[Rows]], bool]
 
 @dataclass(frozen=True)
 class _Last:
-    """The last batch: the requests it held, its end (as perf_counter has it), its seconds."""
+    """The last batch: the requests it held, its end (as perf_counter has it), its seconds, and
+    whether others waited at its end.
+    """
 
     requests: int
     ended: float
     seconds: float
+    left_some: bool
 
 
 class TokenBatcher:
@@ -80,7 +83,7 @@ class TokenBatcher:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._lanes = Lanes(batch_tokens)
         self._arrived = asyncio.Event()
-        self._last = _Last(0, 0.0, 0.0)
+        self._last = _Last(0, 0.0, 0.0, left_some=False)
         # Seconds a token of the last batches that were about full.
         self._paces: deque[float] = deque(maxlen=PACES)
         self._gathered = asyncio.Event()
@@ -111,7 +114,7 @@ class TokenBatcher:
         self._lanes.drop_abandoned()
         if not len(self._lanes):
             return
-        pace = statistics.median(self._paces) if self._paces else 0.0
+        pace = statistics.fmean(self._paces) if self._paces else 0.0
         age_s, wait_s = self._lanes.age_s(tokens), pace * self._lanes.ahead_of(tokens)
         too_long = max(age_s, wait_s) > self._queue_s
         if too_long or self._lanes.tokens + tokens > self._queue_tokens:
@@ -134,7 +137,8 @@ class TokenBatcher:
             except Exception as error:  # noqa: BLE001 (handed to the requests it belongs to)
                 self._fail(batch, error)
             now = time.perf_counter()
-            self._last = _Last(len(batch), now, now - started)
+            left_some = len(self._lanes) > 0
+            self._last = _Last(len(batch), now, now - started, left_some=left_some)
 
     async def _computed(self, pieces: list[Rows]) -> list[FloatArray]:
         if not self._is_small(pieces):
@@ -178,7 +182,9 @@ class TokenBatcher:
     ) -> None:
         tokens = sum(rows.token_count for _, rows in batch)
         if 2 * tokens >= self._lanes.batch_tokens:
-            self._paces.append(compute_s / tokens)
+            # With what is done between batches where they follow one another.
+            since_last_s = time.perf_counter() - self._last.ended
+            self._paces.append((since_last_s if self._last.left_some else compute_s) / tokens)
         self._observer.batch(rows=sum(len(rows) for _, rows in batch), tokens=tokens)
         for (job, _), answer in zip(batch, answers, strict=True):
             job.add(answer, compute_s)
