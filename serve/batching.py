@@ -95,7 +95,7 @@ class TokenBatcher:
         Raises:
             ProblemError: the queue is full (503).
         """
-        self._admit(rows.token_count)
+        self.admit(rows.token_count)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name="token-batcher")
         job = Job(rows, asyncio.get_running_loop().create_future())
@@ -105,12 +105,12 @@ class TokenBatcher:
             self._gathered.set()
         return await job.future
 
-    def check(self) -> None:
-        """Raise RuntimeError where the worker has ended and no request would be answered."""
-        if self._worker is not None and self._worker.done():
-            raise RuntimeError("the batching worker has ended")
+    def admit(self, tokens: int) -> None:
+        """Return if a request of `tokens` tokens may wait.
 
-    def _admit(self, tokens: int) -> None:
+        Raises:
+            ProblemError: the queue is full (503).
+        """
         self._lanes.drop_abandoned()
         if not len(self._lanes):
             return
@@ -119,6 +119,11 @@ class TokenBatcher:
         too_long = max(age_s, wait_s) > self._queue_s
         if too_long or self._lanes.tokens + tokens > self._queue_tokens:
             raise overloaded(max(age_s, wait_s))
+
+    def check(self) -> None:
+        """Raise RuntimeError where the worker has ended and no request would be answered."""
+        if self._worker is not None and self._worker.done():
+            raise RuntimeError("the batching worker has ended")
 
     async def _work(self) -> None:
         while True:

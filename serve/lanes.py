@@ -119,7 +119,7 @@ class Lanes:
         return self._lane(tokens).age_s()
 
     def ahead_of(self, tokens: int) -> int:
-        """Tokens of those here that are taken before a newcomer of `tokens` tokens is done."""
+        """About how many tokens of those here are taken before a newcomer of `tokens` tokens."""
         own = self._lane(tokens)
         other = self._long if own is self._short else self._short
         return own.tokens + min(other.tokens, own.tokens + max(tokens, self.batch_tokens))

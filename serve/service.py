@@ -17,6 +17,7 @@ from langalign.errors import DataError
 from langalign.tokens import TokenizedText
 from serve.batching import TokenBatcher
 from serve.cache import AnswerCache, cache_keys
+from serve.density import TokenDensity
 from serve.engine import Rows
 from serve.inputs import check_limits, columns
 from serve.lanes import Answer
@@ -65,6 +66,7 @@ class Service:
         self._limits = limits
         self._observer = observer
         self._cache = AnswerCache(cache_rows) if cache_rows else None
+        self._density = TokenDensity()
 
     async def models(self) -> list[ModelCard]:
         """What is in service."""
@@ -107,8 +109,13 @@ class Service:
             texts, pairs = columns(request.inputs, is_pair_task=served.model.is_pair_task)
         except DataError as error:
             raise ProblemError(422, str(error)) from None
-        tokens = await _tokenized(served, texts, pairs)
+        characters = sum(map(len, texts)) + sum(map(len, pairs or ()))
+        if self._cache is None:
+            # A full service has no time for tokenising what it refuses.
+            self._batcher.admit(self._density.tokens(request.language, characters))
+        tokens = await _tokenized(served, texts, pairs, in_thread=characters > THREAD_CHARACTERS)
         rows = Rows(served.model, request.language == served.model.target_language, tokens)
+        self._density.saw(request.language, characters=characters, tokens=rows.token_count)
         answer = await self._classified(rows, served)
         bare = None
         if request.compare:
@@ -145,10 +152,10 @@ class Service:
 
 
 async def _tokenized(
-    served: ServedModel, texts: list[str], pairs: list[str] | None
+    served: ServedModel, texts: list[str], pairs: list[str] | None, *, in_thread: bool
 ) -> TokenizedText:
     tokenize = served.model.encoder.tokenize
-    if sum(map(len, texts)) + sum(map(len, pairs or ())) > THREAD_CHARACTERS:
+    if in_thread:
         return await asyncio.to_thread(tokenize, texts, pairs)
     return tokenize(texts, pairs)
 
