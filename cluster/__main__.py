@@ -120,6 +120,13 @@ def _add_rehearse(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     rehearse.add_argument(
         "--plain", action="store_true", help="plain processes, although namespaces are possible"
     )
+    rehearse.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="FOLDER",
+        help="of an encoder in Hugging Face format, for the sweep; default: the demo's, which the "
+        "sweep pre-trains first, a minute or two",
+    )
     rehearse.set_defaults(run=_rehearse)
 
 
@@ -131,7 +138,9 @@ def _rehearse(given: argparse.Namespace) -> int:
         raise ConfigError(
             f"{error.name} is not installed: pip install -c constraints.txt '.[local]'"
         ) from error
-    return run_rehearsal(given.folder, with_namespaces=not given.plain)
+    if given.encoder and not (given.encoder / "config.json").is_file():
+        raise ConfigError(f"{given.encoder} has no config.json: give the folder of an encoder")
+    return run_rehearsal(given.folder, encoder=given.encoder, with_namespaces=not given.plain)
 
 
 def _add_doctor(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

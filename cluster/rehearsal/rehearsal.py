@@ -59,12 +59,23 @@ DISCOVERY = "prom_metrics_service_discovery.json"
 
 
 class Rehearsal:
-    """One rehearsal, with its results in `folder`."""
+    """One rehearsal, with its results in `folder`; without `encoder` it is the demo's."""
 
-    def __init__(self, folder: Path, console: Console, *, with_namespaces: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        *,
+        encoder: Path | None = None,
+        with_namespaces: bool = True,
+    ) -> None:
         self.folder = folder
         self.display = Display(console)
         self.with_namespaces = with_namespaces
+        self.content = yaml.safe_load(SWEEP.read_text())
+        if encoder:
+            # The nodes are processes of this machine and read its files.
+            self.content["encoder"]["name"] = str(encoder.resolve())
         self.timeline = Timeline()
         self.metrics: set[str] = set()
         self.project = Path(__file__).parents[2]
@@ -196,7 +207,8 @@ class Rehearsal:
 
     def _sweep(self, cluster: LocalCluster, storage: Seaweed) -> str:
         """Submit the sweep and wait for its end; what it did."""
-        self._submit(cluster, "sweep", "jobs/sweep.py", "--config", str(SWEEP))
+        config = self._config(cluster, "sweep", self.content)
+        self._submit(cluster, "sweep", "jobs/sweep.py", "--config", config)
         most = max(workers for _, workers in self.timeline.workers)
         if not most:
             raise ClusterError("the sweep ended, but no worker was seen; see the timeline")
@@ -211,12 +223,11 @@ class Rehearsal:
         It is the sweep's config with two workers: step 1 and the embeddings are there. One epoch
         more, so that none of the sweep's aligners is what it asks for.
         """
-        content = yaml.safe_load(SWEEP.read_text())
-        del content["sweep"]
-        content["aligner"]["max_epochs"] += 1
-        config = cluster.folder / "train.yaml"
-        config.write_text(yaml.safe_dump(content))
-        command = ["jobs/train.py", "--config", str(config), f"name={TRAINED}", "cluster.workers=2"]
+        content = {key: part for key, part in self.content.items() if key != "sweep"}
+        epochs = content["aligner"]["max_epochs"] + 1
+        content["aligner"] = content["aligner"] | {"max_epochs": epochs}
+        config = self._config(cluster, "train", content)
+        command = ["jobs/train.py", "--config", config, f"name={TRAINED}", "cluster.workers=2"]
         command.append(f"storage={variables_of(storage)[STORAGE_VARIABLE]}")
         options = [f"--working-dir={self.project}"]
         self._submit(cluster, "train", *command, options=options)
@@ -224,6 +235,12 @@ class Rehearsal:
         self.summary["trained"] = found["models"]
         (model,) = found["models"]
         return f"two workers, published {model['name']} {model['version']}"
+
+    def _config(self, cluster: LocalCluster, job: str, content: dict[str, Any]) -> str:
+        """The path of a job's configuration, where every node can read it."""
+        path = cluster.folder / f"{job}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return str(path)
 
     def _submit(
         self, cluster: LocalCluster, name: str, *command: str, options: Sequence[str] = ()
@@ -299,10 +316,10 @@ class Rehearsal:
         plot_timeline(self.timeline.phases, self.timeline.workers, self.folder / "timeline.png")
 
 
-def run_rehearsal(folder: Path, *, with_namespaces: bool) -> int:
+def run_rehearsal(folder: Path, *, encoder: Path | None, with_namespaces: bool) -> int:
     """Rehearse and print; returns the exit status."""
     console = Console(soft_wrap=True)
-    rehearsal = Rehearsal(folder, console, with_namespaces=with_namespaces)
+    rehearsal = Rehearsal(folder, console, encoder=encoder, with_namespaces=with_namespaces)
     summary = rehearsal.run()
     table = Table(title="Phases")
     table.add_column("phase")

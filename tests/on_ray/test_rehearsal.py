@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from calls import ROOT
+from tiny import write_encoder
 
 from cluster.observability.exported import GPU_METRICS, queried_metrics
 
@@ -22,9 +23,11 @@ MARKS = ("/tmp/ray-", "/tmp/s3-", "weed server", "raylet", "gcs_server", "ray::"
 @pytest.mark.timeout(600)
 def test_a_rehearsal_scales_up_and_down_serves_and_leaves_nothing(tmp_path: Path) -> None:
     results = tmp_path / "results"
+    # To pre-train the demo's is most of the sweep, and tests of training do it.
+    encoder = write_encoder(tmp_path / "encoder", max_length=64)
     spaces, devices, processes = namespaces(), links(), nodes_and_stores()
     ended = subprocess.run(
-        [sys.executable, "-m", "cluster", "rehearse", str(results)],
+        [sys.executable, "-m", "cluster", "rehearse", str(results), f"--encoder={encoder}"],
         cwd=ROOT,
         # Not the tests' own: the command has to do without.
         env={k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")},

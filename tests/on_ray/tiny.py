@@ -86,7 +86,7 @@ def write_pair_inputs(folder: Path, address: str) -> Path:
     return path
 
 
-def write_encoder(folder: Path) -> Path:
+def write_encoder(folder: Path, *, max_length: int = 48) -> Path:
     """One layer, width 32, hardly trained."""
     return pretrain(
         counterpart.unpaired_texts(200, 0, "en"),
@@ -96,7 +96,7 @@ def write_encoder(folder: Path) -> Path:
         contrastive_steps=2,
         batch_size=16,
         vocab_size=1500,
-        max_length=48,
+        max_length=max_length,
         hidden_size=32,
         layers=1,
         heads=2,

@@ -21,7 +21,7 @@ from serve.schemas import PROBLEM_MEDIA_TYPE
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 OVERLOAD_S = 60.0
-QUEUE_S, REQUEST_S = 0.5, 10.0
+QUEUE_S, REQUEST_S = 0.2, 10.0
 POOL, INPUTS = 500, 200
 
 
