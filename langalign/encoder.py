@@ -129,6 +129,9 @@ class SentenceEncoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+        # torch looks through all modules for the first parameter, as long as a small layer takes.
+        if self._written is not None:
+            return self._written.words.device
         return next(self.model.parameters()).device
 
     @property
