@@ -48,7 +48,7 @@ class WrittenEncoder:
         self.epsilon = config.layer_norm_eps
         self.pad = config.pad_token_id if type(model).__name__ in _COUNTED else None
         embeddings = model.embeddings
-        self.words = embeddings.word_embeddings.weight
+        self.words: Tensor = embeddings.word_embeddings.weight
         self.types = embeddings.token_type_embeddings.weight
         self.positions = embeddings.position_embeddings.weight
         self.norm = _affine(embeddings.LayerNorm)

@@ -34,7 +34,7 @@ __all__ = ["TokenBatcher"]
 GATHER_S, GATHER_SHARE = 0.01, 0.5
 # A request takes some turns of the event loop from its socket to the queue.
 QUIET_TURNS = 6
-# The median of so many full batches says how long waiting takes: a few may have met a stall.
+# The mean of so many full batches says how long waiting takes: one may have met a stall.
 PACES = 16
 
 Run = Callable[[Sequence[Rows]], list[FloatArray]]
@@ -84,8 +84,9 @@ class TokenBatcher:
         self._lanes = Lanes(batch_tokens)
         self._arrived = asyncio.Event()
         self._last = _Last(0, 0.0, 0.0, left_some=False)
-        # Seconds a token of the last batches that were about full.
+        # Seconds a token of the last batches that were about full, and their mean.
         self._paces: deque[float] = deque(maxlen=PACES)
+        self._pace = 0.0
         self._gathered = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
@@ -111,14 +112,13 @@ class TokenBatcher:
         Raises:
             ProblemError: the queue is full (503).
         """
-        self._lanes.drop_abandoned()
-        if not len(self._lanes):
+        lanes = self._lanes
+        lanes.drop_abandoned()
+        if not len(lanes):
             return
-        pace = statistics.fmean(self._paces) if self._paces else 0.0
-        age_s, wait_s = self._lanes.age_s(tokens), pace * self._lanes.ahead_of(tokens)
-        too_long = max(age_s, wait_s) > self._queue_s
-        if too_long or self._lanes.tokens + tokens > self._queue_tokens:
-            raise overloaded(max(age_s, wait_s))
+        wait_s = max(lanes.age_s(tokens), self._pace * lanes.ahead_of(tokens))
+        if wait_s > self._queue_s or lanes.tokens + tokens > self._queue_tokens:
+            raise overloaded(wait_s)
 
     def check(self) -> None:
         """Raise RuntimeError where the worker has ended and no request would be answered."""
@@ -190,6 +190,7 @@ class TokenBatcher:
             # With what is done between batches where they follow one another.
             since_last_s = time.perf_counter() - self._last.ended
             self._paces.append((since_last_s if self._last.left_some else compute_s) / tokens)
+            self._pace = statistics.fmean(self._paces)
         self._observer.batch(rows=sum(len(rows) for _, rows in batch), tokens=tokens)
         for (job, _), answer in zip(batch, answers, strict=True):
             job.add(answer, compute_s)

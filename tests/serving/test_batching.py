@@ -182,7 +182,7 @@ def test_a_newcomer_who_would_wait_too_long_is_refused_unless_it_is_short() -> N
     async def scenario() -> None:
         run = Echo()
         batcher = batcher_of(run, queue_s=5.0)
-        batcher._paces.append(0.02)  # two seconds a batch
+        batcher._pace = 0.02  # two seconds a batch
         run.gate = threading.Event()
         asked = [asyncio.create_task(batcher.submit(rows_of(100)))]
         await until(lambda: run.batches)
