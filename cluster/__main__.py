@@ -124,7 +124,7 @@ def _add_rehearse(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--encoder",
         type=Path,
         metavar="FOLDER",
-        help="of an encoder in Hugging Face format, for the sweep; default: the demo's, which the "
+        help="of an encoder in Hugging Face format, for both jobs; default: the demo's, which the "
         "sweep pre-trains first, a minute or two",
     )
     rehearse.set_defaults(run=_rehearse)

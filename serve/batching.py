@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve.engine import Rows
 from serve.lanes import Answer, FloatArray, Job, Lanes
@@ -34,7 +34,7 @@ __all__ = ["TokenBatcher"]
 GATHER_S, GATHER_SHARE = 0.01, 0.5
 # A request takes some turns of the event loop from its socket to the queue.
 QUIET_TURNS = 6
-# The mean of so many full batches says how long waiting takes: one may have met a stall.
+# The mean of so many batches says how long waiting takes; a stall counts as one of them.
 PACES = 16
 
 Run = Callable[[Sequence[Rows]], list[FloatArray]]
@@ -44,13 +44,13 @@ IsSmall = Callable[[Sequence[Rows]], bool]
 @dataclass(frozen=True)
 class _Last:
     """The last batch: the requests it held, its end (as perf_counter has it), its seconds, and
-    whether others waited at its end.
+    whether the next one, a full one, followed at once.
     """
 
     requests: int
     ended: float
     seconds: float
-    left_some: bool
+    is_followed: bool = False
 
 
 class TokenBatcher:
@@ -72,7 +72,7 @@ class TokenBatcher:
         observer: Observer,
     ) -> None:
         """`queue_tokens` bounds what waits, `queue_s` for how long the first in a newcomer's lane
-        has waited, and the newcomer would by the pace of full batches.
+        has waited, and the newcomer would by the pace of the last batches.
         """
         self._run = run
         self._is_small = is_small
@@ -83,8 +83,8 @@ class TokenBatcher:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._lanes = Lanes(batch_tokens)
         self._arrived = asyncio.Event()
-        self._last = _Last(0, 0.0, 0.0, left_some=False)
-        # Seconds a token of the last batches that were about full, and their mean.
+        self._last = _Last(0, 0.0, 0.0)
+        # Seconds a token of the last batches that were half full or more, and their mean.
         self._paces: deque[float] = deque(maxlen=PACES)
         self._pace = 0.0
         self._gathered = asyncio.Event()
@@ -104,7 +104,12 @@ class TokenBatcher:
         self._arrived.set()
         if self._is_gathered():
             self._gathered.set()
-        return await job.future
+        try:
+            return await job.future
+        except BaseException:
+            # It failed, or nobody waits for it any more.
+            self._lanes.forget(job)
+            raise
 
     def admit(self, tokens: int) -> None:
         """Return if a request of `tokens` tokens may wait.
@@ -113,7 +118,6 @@ class TokenBatcher:
             ProblemError: the queue is full (503).
         """
         lanes = self._lanes
-        lanes.drop_abandoned()
         if not len(lanes):
             return
         wait_s = max(lanes.age_s(tokens), self._pace * lanes.ahead_of(tokens))
@@ -132,6 +136,7 @@ class TokenBatcher:
             await self._hear_out()
             batch = self._lanes.take()
             if not batch:
+                self._last = replace(self._last, is_followed=False)
                 self._arrived.clear()
                 continue
             started = time.perf_counter()
@@ -142,8 +147,7 @@ class TokenBatcher:
             except Exception as error:  # noqa: BLE001 (handed to the requests it belongs to)
                 self._fail(batch, error)
             now = time.perf_counter()
-            left_some = len(self._lanes) > 0
-            self._last = _Last(len(batch), now, now - started, left_some=left_some)
+            self._last = _Last(len(batch), now, now - started, is_followed=self._is_full())
 
     async def _computed(self, pieces: list[Rows]) -> list[FloatArray]:
         if not self._is_small(pieces):
@@ -186,10 +190,12 @@ class TokenBatcher:
         self, batch: list[tuple[Job, Rows]], answers: list[FloatArray], compute_s: float
     ) -> None:
         tokens = sum(rows.token_count for _, rows in batch)
-        if 2 * tokens >= self._lanes.batch_tokens:
-            # With what is done between batches where they follow one another.
-            since_last_s = time.perf_counter() - self._last.ended
-            self._paces.append((since_last_s if self._last.left_some else compute_s) / tokens)
+        # With what is done between batches where they follow one another.
+        since_last_s = time.perf_counter() - self._last.ended
+        pace = (since_last_s if self._last.is_followed else compute_s) / tokens
+        # A small batch costs more a token, so it says something where it costs less.
+        if 2 * tokens >= self._lanes.batch_tokens or pace < self._pace:
+            self._paces.append(pace)
             self._pace = statistics.fmean(self._paces)
         self._observer.batch(rows=sum(len(rows) for _, rows in batch), tokens=tokens)
         for (job, _), answer in zip(batch, answers, strict=True):

@@ -1,6 +1,7 @@
 """How many tokens texts will have by their number of characters, before they are tokenised."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 __all__ = ["TokenDensity"]
@@ -29,7 +30,12 @@ class TokenDensity:
         seen.tokens += tokens
         seen.characters += characters
 
-    def tokens(self, language: str, characters: int) -> int:
-        """Expected of texts with so many characters; 0 before any were seen."""
+    def tokens(self, language: str, lengths: Iterable[int], *, max_length: int) -> int:
+        """Expected of texts with so many characters, of which no one has more than `max_length`
+        tokens; 0 before any were seen.
+        """
         seen = self._seen[language]
-        return round(characters * seen.tokens / seen.characters) if seen.characters else 0
+        if not seen.characters:
+            return 0
+        density = seen.tokens / seen.characters
+        return round(sum(min(max_length, length * density) for length in lengths))

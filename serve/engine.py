@@ -84,7 +84,7 @@ class Engine:
 
     def is_small(self, requests: Sequence[Rows]) -> bool:
         """Whether the CPU is done with them so soon that one thread does best."""
-        # All encoders of a replica are on one device, which torch takes long to name.
+        # All encoders of a replica are on one device.
         return _flops(requests) <= SMALL_FLOPS and requests[0].model.encoder.device.type == "cpu"
 
     @torch.inference_mode()

@@ -4,7 +4,7 @@ A request that fits into a batch waits in one lane and is never split; a longer 
 other, and batches take pieces of it. In each lane the first is done before the next begins: with
 turns for all, each of N long requests would take N times as long, as will whoever comes later.
 While both lanes hold requests, batches begin with one and the other in turn and fill up from the
-other, so that neither waits for long behind the other.
+other: each batch of short ones waits for a piece of a long one.
 
 Tokens are counted without padding.
 """
@@ -33,7 +33,7 @@ class Answer:
     compute_s: float
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A request: what is left of it, what of its answer is there, and who waits for that."""
 
@@ -75,13 +75,11 @@ class _Lane:
         self.tokens -= piece.token_count
         if not len(job.rest):
             self.jobs.popleft()
-        self.drop_abandoned()
         return job, piece
 
-    def drop_abandoned(self) -> None:
-        """Jobs at the front that failed, whose client has gone, or whose time is up."""
-        while self.jobs and self.jobs[0].future.done():
-            self.tokens -= self.jobs.popleft().rest.token_count
+    def remove(self, job: Job) -> None:
+        self.jobs.remove(job)
+        self.tokens -= job.rest.token_count
 
     def age_s(self) -> float:
         """How long the first one that has not begun has waited."""
@@ -109,24 +107,27 @@ class Lanes:
         """Put a job at the end of its lane."""
         self._lane(job.rest.token_count).append(job)
 
-    def drop_abandoned(self) -> None:
-        """Forget what nobody waits for any more, as far as it is next."""
-        self._short.drop_abandoned()
-        self._long.drop_abandoned()
+    def forget(self, job: Job) -> None:
+        """Take no more of a job that failed, whose client has gone, or whose time is up."""
+        for lane in (self._short, self._long):
+            if job in lane.jobs:
+                lane.remove(job)
 
     def age_s(self, tokens: int) -> float:
         """How long the first one in the lane of a request of `tokens` tokens has waited."""
         return self._lane(tokens).age_s()
 
     def ahead_of(self, tokens: int) -> int:
-        """About how many tokens of those here are taken before a newcomer of `tokens` tokens."""
+        """About how many tokens of those here are taken before the last of a newcomer's `tokens`.
+
+        As if both lanes had as much of each batch while both have any.
+        """
         own = self._lane(tokens)
         other = self._long if own is self._short else self._short
         return own.tokens + min(other.tokens, own.tokens + max(tokens, self.batch_tokens))
 
     def take(self) -> list[tuple[Job, Rows]]:
         """The next batch: jobs, and the rows of each that are in it."""
-        self.drop_abandoned()
         batch: list[tuple[Job, Rows]] = []
         begins_long = self._long_begins
         if self._short.jobs and self._long.jobs:

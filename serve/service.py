@@ -111,8 +111,7 @@ class Service:
             raise ProblemError(422, str(error)) from None
         characters = sum(map(len, texts)) + sum(map(len, pairs or ()))
         if self._cache is None:
-            # A full service has no time for tokenising what it refuses.
-            self._batcher.admit(self._density.tokens(request.language, characters))
+            self._refuse_early(request.language, texts, pairs, served)
         tokens = await _tokenized(served, texts, pairs, in_thread=characters > THREAD_CHARACTERS)
         rows = Rows(served.model, request.language == served.model.target_language, tokens)
         self._density.saw(request.language, characters=characters, tokens=rows.token_count)
@@ -132,6 +131,16 @@ class Service:
             ),
         )
 
+    def _refuse_early(
+        self, language: str, texts: list[str], pairs: list[str] | None, served: ServedModel
+    ) -> None:
+        """Refuse before tokenising, which a full service has no time for, what it will refuse."""
+        lengths = map(len, texts) if pairs is None else map(_length, texts, pairs)
+        max_length = served.model.encoder.tokenize.max_length
+        expected = self._density.tokens(language, lengths, max_length=max_length)
+        if expected:
+            self._batcher.admit(expected)
+
     async def _classified(self, rows: Rows, served: ServedModel) -> Answer:
         """The answer from the cache, if there is one that holds every row, else from the model."""
         if self._cache is None:
@@ -149,6 +158,10 @@ class Service:
         answer = await self._batcher.submit(rows)
         self._observer.waited(answer.queue_s, model=served.name, language=rows.language)
         return answer
+
+
+def _length(text: str, pair: str) -> int:
+    return len(text) + len(pair)
 
 
 async def _tokenized(

@@ -72,8 +72,8 @@ class Settings(Limits):
     queue_s: float = Field(
         2.0,
         gt=0,
-        description="no new request while the first in the queue has waited longer, or a new one "
-        "would by the pace of the last full batches (503)",
+        description="no new request that would wait longer by the pace of the last batches, or "
+        "while the first like it (fits into a batch, or longer) has waited longer (503)",
     )
     cache_rows: int = Field(0, ge=0, description="answers kept for repeated inputs; 0: no cache")
 

@@ -81,6 +81,7 @@ def end_of(process: subprocess.Popen[str], *, limit_s: float = JOB_LIMIT_S) -> E
         out, err = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         process.kill()
-        out, err = process.communicate()
+        # Not for ever: what it started may hold its output open.
+        out, err = process.communicate(timeout=10)
         pytest.fail(f"it did not end within {limit_s:g} s, and said:\n{out}\n{err}")
     return Ended(process.returncode, out, err)

@@ -89,11 +89,15 @@ def test_the_control_port_refuses_strangers(stage: Stage) -> None:
         )
         for token in (None, "wrong" * 8)
     ]
-    for stranger in strangers:
-        _, said = stranger.communicate(timeout=120)
-        assert stranger.returncode
-        assert "ConfigError: no Ray cluster at" in said
-        assert "token" in said
+    try:
+        for stranger in strangers:
+            _, said = stranger.communicate(timeout=120)
+            assert stranger.returncode
+            assert "ConfigError: no Ray cluster at" in said
+            assert "token" in said
+    finally:
+        for stranger in strangers:
+            stranger.kill()
 
 
 def run_on(cluster: LocalCluster, *command: str) -> subprocess.CompletedProcess[str]:

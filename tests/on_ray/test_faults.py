@@ -31,7 +31,7 @@ from langalign.errors import IntegrityError, TrainingError
 from langalign.outputs import StepOutput
 from langalign.storage import Storage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("step", ["tune", "align", "head"])

@@ -17,7 +17,7 @@ from tiny import OFTEN, OWN_CLUSTER, Finished, Run, forget, has_checkpoint, scor
 from cluster.ports import free_ports
 from langalign.storage import Storage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 OUTAGE_S = 20.0
 

@@ -1,6 +1,7 @@
 """The queue: whose answer is whose, batches by tokens, refusals, and faults of the model."""
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Sequence
 from typing import Any, cast
@@ -10,7 +11,7 @@ import pytest
 
 from langalign.model import TextModel
 from langalign.tokens import TokenizedText
-from serve.batching import TokenBatcher
+from serve.batching import PACES, TokenBatcher
 from serve.engine import FloatArray, Rows
 from serve.problems import ProblemError
 from serve.telemetry import Observer
@@ -198,6 +199,33 @@ def test_a_newcomer_who_would_wait_too_long_is_refused_unless_it_is_short() -> N
         answers = await asyncio.gather(*asked)
         assert [len(answer.probabilities) for answer in answers] == [1, 20, 1]
         assert len(batcher._paces) > 1
+
+    asyncio.run(scenario())
+
+
+def test_time_without_work_is_no_pace_of_batches() -> None:
+    async def scenario() -> None:
+        batcher = batcher_of(Echo())
+        await batcher.submit(rows_of(100))
+        # A full batch was to follow at once, and all that waited left, ten minutes ago.
+        ended = batcher._last.ended - 600
+        batcher._last = dataclasses.replace(batcher._last, ended=ended, is_followed=True)
+        batcher._arrived.set()
+        await until(lambda: not batcher._arrived.is_set())
+        await batcher.submit(rows_of(100))
+        assert batcher._pace * 100 < 60
+
+    asyncio.run(scenario())
+
+
+def test_a_pace_that_is_too_slow_is_corrected_by_batches_of_any_size() -> None:
+    async def scenario() -> None:
+        batcher = batcher_of(Echo())
+        batcher._pace = 60.0
+        batcher._paces.extend([60.0] * PACES)
+        for _ in range(PACES):
+            await batcher.submit(rows_of(1))
+        assert batcher._pace < 60.0 / 2
 
     asyncio.run(scenario())
 
