@@ -23,7 +23,7 @@ MARKS = ("/tmp/ray-", "/tmp/s3-", "weed server", "raylet", "gcs_server", "ray::"
 @pytest.mark.timeout(600)
 def test_a_rehearsal_scales_up_and_down_serves_and_leaves_nothing(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    # To pre-train the demo's is most of the sweep, and tests of training do it.
+    # To pre-train the demo's is most of the sweep; tests/unit/test_demo_language.py makes one.
     encoder = write_encoder(tmp_path / "encoder", max_length=64)
     spaces, devices, processes = namespaces(), links(), nodes_and_stores()
     ended = subprocess.run(
