@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-# As long as the service's answer to one sentence of two labels.
+# About as long as the service's answer to one sentence of two labels.
 ANSWER = b'{"answer":"' + b"x" * 300 + b'"}'
 
 

@@ -84,7 +84,7 @@ class TokenBatcher:
         self._lanes = Lanes(batch_tokens)
         self._arrived = asyncio.Event()
         self._last = _Last(0, 0.0, 0.0)
-        # Seconds a token of the last batches that were half full or more, and their mean.
+        # Seconds a token of the last batches that say how quick full ones are, and their mean.
         self._paces: deque[float] = deque(maxlen=PACES)
         self._pace = 0.0
         self._gathered = asyncio.Event()

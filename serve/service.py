@@ -109,9 +109,10 @@ class Service:
             texts, pairs = columns(request.inputs, is_pair_task=served.model.is_pair_task)
         except DataError as error:
             raise ProblemError(422, str(error)) from None
-        characters = sum(map(len, texts)) + sum(map(len, pairs or ()))
+        lengths = _characters(texts, pairs)
+        characters = sum(lengths)
         if self._cache is None:
-            self._refuse_early(request.language, texts, pairs, served)
+            self._refuse_early(request.language, lengths, served)
         tokens = await _tokenized(served, texts, pairs, in_thread=characters > THREAD_CHARACTERS)
         rows = Rows(served.model, request.language == served.model.target_language, tokens)
         self._density.saw(request.language, characters=characters, tokens=rows.token_count)
@@ -131,11 +132,8 @@ class Service:
             ),
         )
 
-    def _refuse_early(
-        self, language: str, texts: list[str], pairs: list[str] | None, served: ServedModel
-    ) -> None:
+    def _refuse_early(self, language: str, lengths: list[int], served: ServedModel) -> None:
         """Refuse before tokenising, which a full service has no time for, what it will refuse."""
-        lengths = map(len, texts) if pairs is None else map(_length, texts, pairs)
         max_length = served.model.encoder.tokenize.max_length
         expected = self._density.tokens(language, lengths, max_length=max_length)
         if expected:
@@ -160,8 +158,11 @@ class Service:
         return answer
 
 
-def _length(text: str, pair: str) -> int:
-    return len(text) + len(pair)
+def _characters(texts: list[str], pairs: list[str] | None) -> list[int]:
+    """Of each input, both texts of a pair together."""
+    if pairs is None:
+        return list(map(len, texts))
+    return [len(text) + len(pair) for text, pair in zip(texts, pairs, strict=True)]
 
 
 async def _tokenized(
