@@ -4,6 +4,7 @@
     python benchmarks/serving.py --size base --seconds 20
     python benchmarks/serving.py --ingress python    # Ray's own proxy instead of HAProxy
     python benchmarks/serving.py --precision bf16    # of all servers and the ceiling
+    python benchmarks/serving.py --replicas 2        # and as many workers of uvicorn
 
 Peers are FastAPI and uvicorn around a transformers text-classification pipeline, and around
 sentence-transformers, which gives embeddings only (infinity-emb does not install beside these
@@ -23,7 +24,6 @@ beforehand, measured before, between and after the servers, as a machine's speed
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -37,7 +37,17 @@ from random_encoder import SHAPES, sentences_as_long_as_real_ones
 from rich.console import Console
 from rich.table import Table
 from serving_load import Measured, run_load
-from serving_setup import EQUAL_PRIORITY, HAPROXY, LABELS, OPTIONS, empty, make_models, ours, server
+from serving_setup import (
+    EQUAL_PRIORITY,
+    HAPROXY,
+    LABELS,
+    OPTIONS,
+    empty,
+    make_models,
+    ours,
+    peer,
+    server,
+)
 
 from cluster.ports import free_ports
 from langalign import artifacts
@@ -154,17 +164,19 @@ def start_of(
 ) -> tuple[list[str], dict[str, str]]:
     """Command and environment of a server; `models` as `make_models` gives them."""
     pipeline_folder, store = models
-    threads, precision = str(arguments.threads), arguments.precision
+    replicas, precision = arguments.replicas, arguments.precision
+    threads = str(max(1, arguments.threads // replicas))
+    here = {"PYTHONPATH": str(Path(__file__).parent)}
     ingress = EQUAL_PRIORITY | (HAPROXY if arguments.ingress == "haproxy" else {})
     if way == "empty":
-        return empty(folder, port), ingress | {"PYTHONPATH": str(Path(__file__).parent)}
+        return empty(folder, port, replicas), ingress | here
     if way in PEERS:
-        script = str(Path(__file__).with_name("serving_peer.py"))
-        command = [sys.executable, script, way, str(pipeline_folder), str(port)]
-        return [*command, threads, precision], {}
+        model = {"PEER_WAY": way, "PEER_FOLDER": str(pipeline_folder)}
+        effort = {"PEER_THREADS": threads, "PEER_PRECISION": precision}
+        return peer(port, replicas), here | model | effort
     settings = dict(change.split("=", 1) for change in arguments.set)
     settings |= {"model": "bench-xc", "storage": str(store)}
-    settings |= {"threads": threads, "precision": precision}
+    settings |= {"replicas": str(replicas), "threads": threads, "precision": precision}
     return ours(folder, port, **settings), ingress
 
 
@@ -178,7 +190,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--ingress", choices=("haproxy", "python"), default="haproxy")
     ways = [*PEERS, "ours", "empty"]
     parser.add_argument("--ways", nargs="+", choices=ways, default=ways, help="servers to measure")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all replicas together"
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=1, help="processes of each server that hold the model"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the service"
     )

@@ -1,18 +1,18 @@
-"""What a team would write first: FastAPI and uvicorn around a model, on loopback.
+"""What a team would write first: FastAPI around a model, for uvicorn to run.
 
-    python benchmarks/serving_peer.py pipeline FOLDER PORT THREADS PRECISION
-    python benchmarks/serving_peer.py sentence-transformers FOLDER PORT THREADS PRECISION
+    PEER_WAY=pipeline PEER_FOLDER=FOLDER PEER_THREADS=2 PEER_PRECISION=fp32 \\
+        python -m uvicorn --factory serving_peer:create --workers 1
 
-`pipeline` is a transformers text-classification pipeline; `sentence-transformers` gives embeddings
-(first token) only. benchmarks/serving.py starts both.
+PEER_WAY `pipeline` is a transformers text-classification pipeline; `sentence-transformers` gives
+embeddings (first token) only. benchmarks/serving.py starts both. PEER_THREADS are those of one
+worker.
 """
 
-import sys
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 from random_encoder import MAX_LENGTH
@@ -48,9 +48,11 @@ def embed_with(folder: str, dtype: torch.dtype) -> Callable[[list[str]], dict[st
 WAYS = {"pipeline": classify_with, "sentence-transformers": embed_with}
 
 
-def main() -> None:
-    """Serve until stopped."""
-    way, folder, port, threads, precision = sys.argv[1:]
+def create() -> FastAPI:
+    """The application of one worker."""
+    way, folder, threads, precision = (
+        os.environ[f"PEER_{part}"] for part in ("WAY", "FOLDER", "THREADS", "PRECISION")
+    )
     torch.set_num_threads(int(threads))
     answer = WAYS[way](folder, PRECISIONS[precision])
     app = FastAPI()
@@ -63,8 +65,4 @@ def main() -> None:
     def ready() -> dict[str, str]:
         return {"status": "ok"}
 
-    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error", access_log=False)
-
-
-if __name__ == "__main__":
-    main()
+    return app

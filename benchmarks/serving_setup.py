@@ -32,6 +32,7 @@ __all__ = [
     "empty",
     "make_models",
     "ours",
+    "peer",
     "publish",
     "server",
 ]
@@ -123,9 +124,21 @@ def ours(folder: Path, port: int, **settings: Any) -> list[str]:
     return _serve_run(folder, port, application | {"args": application["args"] | settings})
 
 
-def empty(folder: Path, port: int) -> list[str]:
+def empty(folder: Path, port: int, replicas: int) -> list[str]:
     """The command of an application that answers at once; PYTHONPATH has to name this folder."""
-    return _serve_run(folder, port, {"name": "empty", "import_path": "serving_floor:app"})
+    deployments = [{"name": "Empty", "num_replicas": replicas}]
+    application = {"name": "empty", "import_path": "serving_floor:app", "deployments": deployments}
+    return _serve_run(folder, port, application)
+
+
+def peer(port: int, workers: int) -> list[str]:
+    """The command of a peer (serving_peer.py); PYTHONPATH has to name this folder."""
+    place = ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
+    # A worker that still loads its model says nothing for longer than uvicorn's 5 s.
+    patience = ["--timeout-worker-healthcheck", "60"]
+    quiet = ["--no-access-log", "--log-level", "error"]
+    application = ["--factory", "serving_peer:create"]
+    return [sys.executable, "-m", "uvicorn", *application, *place, *patience, *quiet]
 
 
 def _deployment_file() -> dict[str, Any]:
