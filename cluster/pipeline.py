@@ -6,14 +6,14 @@ is thrown away with its step and built again.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rich.console import Console
 
 from cluster import encoders
-from cluster.connection import Connection, run_step
+from cluster.connection import Connection, Step, run_steps
 from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet, default_actors, embed
 from cluster.monitor import Progress, watching
@@ -177,8 +177,9 @@ class Pipeline:
             return None
         plan, tuned = encoded.plan, encoded.tuned
         aligned = plan.align_units(encoded.prefixes)
-        self._units("align", list(aligned), "left out (aligner.kind=none)")
+        align = Step("align", aligned, "left out (aligner.kind=none)")
         if self._stops("align"):
+            self._run_steps(align)
             return None
         heads: list[Unit] = list(plan.head_units(encoded.prefixes, aligned))
         if "encoder" in self.config.head.train:
@@ -186,7 +187,7 @@ class Pipeline:
             heads[0] = finetuned
         if "english" in tuned:
             heads.append(plan.evaluate_unit(tuned["english"], encoded.prefixes))
-        self._units("head", heads)
+        self._run_steps(align, Step("head", heads))
         return Trained(encoded.data, encoded.rule, tuned, aligned, heads, plan.notes())
 
     def _encode(self) -> Encoded | None:
@@ -197,7 +198,7 @@ class Pipeline:
         plan = Plan(self.config, data, self.storage)
         base = self._base_encoder()
         tuned = plan.tune_units(base)
-        self._units("tune", list(tuned.values()), "left out (tune.rows=none)")
+        self._run_steps(Step("tune", list(tuned.values()), "left out (tune.rows=none)"))
         if self._stops("tune"):
             return None
         chosen = tuned.get(self.config.tune.rows)
@@ -296,9 +297,8 @@ class Pipeline:
             on_part=lambda done, total: self.display.show(Progress("shards", done, total, "")),
         )
 
-    def _units(self, step: str, units: Sequence[Unit], nothing: str = "") -> None:
-        config = self.config
-        run_step(self._ray, step, units, run=config.name, cluster=config.cluster, nothing=nothing)
+    def _run_steps(self, *steps: Step) -> None:
+        run_steps(self._ray, steps, run=self.config.name, cluster=self.config.cluster)
 
     def _stops(self, step: str) -> bool:
         return self.config.stop_after == step

@@ -47,10 +47,9 @@ def run_units(
         LangAlignError: whatever ended a unit on purpose.
         TrainingError: workers died more often than `max_failures` allows.
     """
-    left = [unit for unit in units if not unit.output(storage).is_done()]
-    if not left:
+    if all(unit.output(storage).is_done() for unit in units):
         return
-    name = f"{left[0].step}-{digest_of(*(unit.output(storage).prefix for unit in units))[:12]}"
+    name = f"{units[0].step}-{digest_of(*(unit.output(storage).prefix for unit in units))[:12]}"
     trainer = _Trainer(
         train_units,
         train_loop_config={

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import encoders
-from cluster.connection import Connection, run_step
+from cluster.connection import Connection, Step, run_steps
 from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet
 from cluster.local_translation import (
@@ -60,7 +60,8 @@ class LocalTranslation:
         with self._ray:
             unit = self._unit()
             made = translated_set(unit, texts, self.storage, self.config.target_language)
-            run_step(self._ray, "local", [unit], run=self.config.name, cluster=self.config.cluster)
+            local = Step("local", [unit])
+            run_steps(self._ray, [local], run=self.config.name, cluster=self.config.cluster)
             asked = self._apply(unit, texts)
         tables = [pq.read_table(io.BytesIO(self.storage.read_bytes(key))) for key in made.shards]
         done = pa.concat_tables(tables)
