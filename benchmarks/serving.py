@@ -166,17 +166,16 @@ def start_of(
     pipeline_folder, store = models
     replicas, precision = arguments.replicas, arguments.precision
     threads = str(max(1, arguments.threads // replicas))
-    here = {"PYTHONPATH": str(Path(__file__).parent)}
     ingress = EQUAL_PRIORITY | (HAPROXY if arguments.ingress == "haproxy" else {})
     if way == "empty":
-        return empty(folder, port, replicas), ingress | here
+        return empty(folder, port, replicas), ingress | {"PYTHONPATH": str(Path(__file__).parent)}
     if way in PEERS:
         model = {"PEER_WAY": way, "PEER_FOLDER": str(pipeline_folder)}
         effort = {"PEER_THREADS": threads, "PEER_PRECISION": precision}
-        return peer(port, replicas), here | model | effort
-    settings = dict(change.split("=", 1) for change in arguments.set)
+        return peer(port, replicas), model | effort
+    settings = {"replicas": str(replicas), "threads": threads, "precision": precision}
+    settings |= dict(change.split("=", 1) for change in arguments.set)
     settings |= {"model": "bench-xc", "storage": str(store)}
-    settings |= {"replicas": str(replicas), "threads": threads, "precision": precision}
     return ours(folder, port, **settings), ingress
 
 

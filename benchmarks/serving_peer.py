@@ -1,7 +1,7 @@
 """What a team would write first: FastAPI around a model, for uvicorn to run.
 
     PEER_WAY=pipeline PEER_FOLDER=FOLDER PEER_THREADS=2 PEER_PRECISION=fp32 \\
-        python -m uvicorn --factory serving_peer:create --workers 1
+        python -m uvicorn --app-dir benchmarks --factory serving_peer:create --workers 1
 
 PEER_WAY `pipeline` is a transformers text-classification pipeline; `sentence-transformers` gives
 embeddings (first token) only. benchmarks/serving.py starts both. PEER_THREADS are those of one

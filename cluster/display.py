@@ -81,9 +81,12 @@ class Display:
             return
         self._gauges = self._gauges or RunGauges()
         self._gauges.show(progress)
-        text = f"{progress.step} {progress.done}/{progress.total}  {progress.text}"
+        counts = f" {progress.done}/{progress.total}" if progress.total else ""
+        text = f"{progress.step}{counts}  {progress.text}".rstrip()
         task = self._bar.task_ids[0]
-        self._bar.update(task, completed=progress.done, total=progress.total, description=text)
+        self._bar.update(
+            task, completed=progress.done, total=progress.total or None, description=text
+        )
         self._bar.below = below
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last_plain > PLAIN_INTERVAL_S:

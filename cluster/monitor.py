@@ -78,9 +78,10 @@ def start_monitor() -> Any:
 def watching(monitor: Any, show: Callable[[Progress], None]) -> Iterator[None]:
     """Pass the monitor's progress to `show` from a thread while the block runs."""
     stop = threading.Event()
+    shown: Progress | None = ray.get(monitor.latest.remote())  # of what ran before
 
     def poll() -> None:
-        shown: Progress | None = None
+        nonlocal shown
         while not stop.wait(POLL_INTERVAL_S):
             try:
                 progress = ray.get(monitor.latest.remote())

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from cluster import encoders
-from cluster.connection import Connection, Step, run_steps
+from cluster.connection import Connection
 from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet, default_actors, embed
 from cluster.monitor import Progress, watching
@@ -21,6 +21,7 @@ from cluster.plan import Plan
 from cluster.prepare import DEMO, RunData, prepare
 from cluster.publishing import publish_model, write_reports
 from cluster.scoring import curves, unit_rows
+from cluster.steps import Step, run_steps
 from cluster.text_units import TuneUnit
 from cluster.units import AlignUnit
 from cluster.work import Unit

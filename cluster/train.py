@@ -41,7 +41,8 @@ def run_units(
 ) -> None:
     """Train every unit that is not done, in one Ray Train run with checkpoints on storage.
 
-    The run is named by its units, so a driver that was killed finds its checkpoints again.
+    The run is named by the units of its first step, which later ones follow from, so a driver that
+    was killed finds its checkpoints again. (They say of which unit they are.)
 
     Raises:
         LangAlignError: whatever ended a unit on purpose.
@@ -49,7 +50,8 @@ def run_units(
     """
     if all(unit.output(storage).is_done() for unit in units):
         return
-    name = f"{units[0].step}-{digest_of(*(unit.output(storage).prefix for unit in units))[:12]}"
+    first = [unit for unit in units if unit.step == units[0].step]
+    name = f"{first[0].step}-{digest_of(*(unit.output(storage).prefix for unit in first))[:12]}"
     trainer = _Trainer(
         train_units,
         train_loop_config={

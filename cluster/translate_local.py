@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import encoders
-from cluster.connection import Connection, Step, run_steps
+from cluster.connection import Connection
 from cluster.display import Display
 from cluster.embed import EncoderRule, TextSet
 from cluster.local_translation import (
@@ -18,6 +18,7 @@ from cluster.local_translation import (
 )
 from cluster.monitor import Progress, watching
 from cluster.prepare import DEMO, materialised, text_sets
+from cluster.steps import Step, run_steps
 from cluster.text_units import TextPart
 from cluster.units import Split
 from langalign.data import RowStream, read_parallel, write_shards

@@ -306,10 +306,6 @@ def head_info(
     }
 
 
-def _count(model: AlignedHead, tests: dict[str, Labelled]) -> dict[str, list[list[int]]]:
-    return {name: all_sum(count_outcomes(model, rows)).tolist() for name, rows in tests.items()}
-
-
 def load_aligner(storage: Storage, prefix: str | None, shape: AlignerShape, width: int) -> Aligner:
     """The aligner an AlignUnit left at `prefix`; without a prefix, a new one of `shape`."""
     aligner = shape.build(width)

@@ -104,6 +104,11 @@ class UnitWork:
             raise _OtherWorkerFailed
         return result[0]
 
+    def begin(self) -> None:
+        """Tell the monitor."""
+        if self.is_first:
+            self.monitor.post.remote(Progress(self.label, 0, self.max_epochs, ""))
+
     def finish(self, write: Callable[[], dict[str, Any]], info: dict[str, Any]) -> None:
         """Write the files on the first worker and then the manifest."""
 
@@ -165,18 +170,18 @@ def train_units(config: dict[str, Any]) -> None:
                 if output.is_done():
                     continue
                 is_resumed = resumed == output.prefix
-                unit.run(
-                    UnitWork(
-                        storage=storage,
-                        output=output,
-                        worker=worker,
-                        label=unit.label,
-                        max_epochs=unit.max_epochs,
-                        monitor=config["monitor"],
-                        checkpoint_interval_s=config["checkpoint_interval_s"],
-                        resume=state if is_resumed else None,
-                    )
+                work = UnitWork(
+                    storage=storage,
+                    output=output,
+                    worker=worker,
+                    label=unit.label,
+                    max_epochs=unit.max_epochs,
+                    monitor=config["monitor"],
+                    checkpoint_interval_s=config["checkpoint_interval_s"],
+                    resume=state if is_resumed else None,
                 )
+                work.begin()
+                unit.run(work)
         except LangAlignError as error:
             ray.get(config["monitor"].fail.remote(error))
         except _OtherWorkerFailed:

@@ -178,7 +178,11 @@ class ClusterConfig(ActorsConfig):
     """How the run is spread over Ray."""
 
     workers: int = Field(1, gt=0, description="Ray Train workers of steps 1 to 3")
-    max_failures: int = Field(3, ge=-1, description="worker restarts a step; -1: without limit")
+    max_failures: int = Field(
+        3,
+        ge=-1,
+        description="worker restarts a run of Ray Train (steps 2 and 3 are one); -1: without limit",
+    )
     checkpoint_interval_s: float = Field(
         30.0, ge=0, description="seconds between checkpoints of a step, at the end of an epoch"
     )

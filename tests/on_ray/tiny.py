@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cluster.pipeline import Pipeline
 from langalign import counterpart
 from langalign.config import PipelineConfig
 from langalign.configfile import load_config
+from langalign.errors import StorageError
 from langalign.outputs import StepOutput
 from langalign.pretraining import pretrain
 from langalign.storage import Storage
@@ -29,9 +31,9 @@ from langalign.storage import Storage
 WAIT_LIMIT_S = 120.0
 TRAIN_ROWS, PAIRS, TEST_ROWS = 300, 120, 100
 EPOCHS = 8
-# A checkpoint an epoch, each waited for: a step lasts long enough to be disturbed.
 # Steps 2 and 3 are one run of Ray Train, named by the first.
 RUN_OF = {"head": "align"}
+# A checkpoint an epoch, each waited for: a step lasts long enough to be disturbed.
 OFTEN = "cluster.checkpoint_interval_s=0"
 OWN_CLUSTER = "cluster.address=null"
 
@@ -210,8 +212,13 @@ def forget(storage: Storage, *steps: str) -> None:
 
 
 def has_checkpoint(storage: Storage, step: str) -> bool:
-    """Whether Ray Train has a checkpoint of the step that it knows of."""
-    return bool(_snapshots(storage, step))
+    """Whether the last checkpoint that Ray Train knows of is one of the step."""
+    with suppress(StorageError):  # half written, or replaced by the next
+        return any(
+            _last(storage, key).info()["unit"].startswith(f"steps/{step}/")
+            for key in _snapshots(storage, step)
+        )
+    return False
 
 
 @dataclass(frozen=True)
@@ -229,13 +236,18 @@ class Kept:
 
 
 def last_checkpoint(storage: Storage, step: str) -> Kept:
-    """Of the one Ray Train run of a step, at a moment at which nothing trains."""
+    """Of the one Ray Train run that does a step, at a moment at which nothing trains."""
     (snapshot,) = _snapshots(storage, step)
-    latest = storage.read_json(snapshot)["latest_checkpoint_result"]["checkpoint_dir_name"]
-    checkpoint = StepOutput(storage, f"{snapshot.rpartition('/')[0]}/{latest}")
+    checkpoint = _last(storage, snapshot)
     with safe_open(checkpoint.fetch() / "state.safetensors", framework="np") as file:
         epochs = json.loads(file.metadata()["history"])
     return Kept(StepOutput(storage, checkpoint.info()["unit"]), epochs)
+
+
+def _last(storage: Storage, snapshot: str) -> StepOutput:
+    """The last checkpoint that a snapshot of Ray Train's state names."""
+    latest = storage.read_json(snapshot)["latest_checkpoint_result"]["checkpoint_dir_name"]
+    return StepOutput(storage, f"{snapshot.rpartition('/')[0]}/{latest}")
 
 
 def _snapshots(storage: Storage, step: str) -> list[str]:

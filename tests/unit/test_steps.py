@@ -3,17 +3,21 @@
 import io
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.train import RunConfig
 from rich.console import Console
 
-from cluster import connection
-from cluster.connection import Connection, Step, run_steps
+from cluster import steps as cluster_steps
+from cluster import train
+from cluster.connection import Connection
 from cluster.display import Display
 from cluster.monitor import Progress
+from cluster.steps import Step, run_steps
 from cluster.work import Unit, UnitWork
 from langalign.config import ClusterConfig
 from langalign.errors import TrainingError
@@ -50,11 +54,12 @@ class Steps:
     shows: Sequence[str] = ()
     error: Exception | None = None
     runs: list[list[str]] = field(default_factory=list)
+    connected: int = 0
     printed: io.StringIO = field(default_factory=io.StringIO)
 
     def run(self, *steps: Step) -> None:
-        self.monkeypatch.setattr(connection, "run_units", self._run_units)
-        self.monkeypatch.setattr(Connection, "connect", lambda self: None)
+        self.monkeypatch.setattr(cluster_steps, "run_units", self._run_units)
+        self.monkeypatch.setattr(Connection, "connect", self._connect)
         display = Display(Console(file=self.printed, width=200))
         joined = Connection(None, self.storage, display)
         run_steps(joined, steps, run="x", cluster=ClusterConfig())
@@ -63,6 +68,9 @@ class Steps:
         """What was printed, without the seconds."""
         printed = self.printed.getvalue().splitlines()
         return [re.sub(r" +([0-9.]+s)? *", " ", line).strip() for line in printed]
+
+    def _connect(self) -> None:
+        self.connected += 1
 
     def _run_units(
         self, units: Sequence[Unit], storage: Storage, *, show: Callable[[Progress], None], **_: Any
@@ -91,6 +99,7 @@ def test_both_steps_are_one_run_with_a_line_each(shows: list[str], steps: Steps)
     steps.run(ALIGN, HEAD)
     assert steps.runs == [["align ae", "align fc", "head ae", "head omission"]]
     assert steps.lines() == ["align ae, fc", "head ae, omission"]
+    assert steps.connected == 1
 
 
 def test_what_is_done_names_the_run_too(steps: Steps) -> None:
@@ -110,6 +119,7 @@ def test_where_nothing_is_left_nothing_runs(steps: Steps) -> None:
     finish(steps.storage, HEAD)
     steps.run(NO_ALIGNER, HEAD)
     assert steps.runs == []
+    assert steps.connected == 0
     assert steps.lines() == ["align left out", "head cached ae, omission"]
 
 
@@ -121,3 +131,25 @@ def test_an_error_leaves_no_line_of_the_step_that_it_ends(
     with pytest.raises(TrainingError, match="not finite"):
         steps.run(ALIGN, HEAD)
     assert steps.lines() == lines
+
+
+def test_a_run_is_named_by_its_first_step(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+
+    class Trainer:
+        def __init__(self, *_: Any, run_config: RunConfig, **__: Any) -> None:
+            names.append(run_config.name)
+
+        def fit(self) -> None:
+            raise TrainingError("interrupted")
+
+    monkeypatch.setattr(train, "_Trainer", Trainer)
+    monkeypatch.setattr(train, "watching", lambda *_: nullcontext())
+    other_head = Step("head", [_Named("head", "fc")])
+    later = Step("align", [_Named("align", "linear")])
+    for asked in ([ALIGN], [ALIGN, HEAD], [ALIGN, other_head], [later, HEAD]):
+        units = [unit for step in asked for unit in step.units]
+        with pytest.raises(TrainingError):
+            train.run_units(units, steps.storage, run="x", monitor=None, show=lambda _: None)
+    # In it a driver finds its checkpoints, also where heads are asked for that were not before.
+    assert names[0] == names[1] == names[2] != names[3]
