@@ -1,10 +1,8 @@
 """Steps of a job that train: what of them is left is one run of Ray Train, with a line for each."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from cluster.connection import Connection
 from cluster.display import Display
@@ -34,44 +32,6 @@ class Step:
     def is_done(self, storage: Storage) -> bool:
         """Whether nothing is left of it."""
         return all(unit.output(storage).is_done() for unit in self.units)
-
-
-class _Lines:
-    """A line for each of several steps, of which one ends when the next one's first unit shows."""
-
-    def __init__(self, display: Display, steps: Sequence[Step]) -> None:
-        self._display = display
-        self._left = list(steps)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        while error is None and len(self._left) > 1:
-            self._next()
-        self._stack.__exit__(kind, error, trace)
-
-    def show(self, progress: Progress) -> None:
-        """See `Display.show`."""
-        while progress.step in {unit.label for step in self._left[1:] for unit in step.units}:
-            self._next()
-        self._display.show(progress)
-
-    def _next(self) -> None:
-        self._stack.close()
-        self._left.pop(0)
-        self._open()
-
-    def _open(self) -> None:
-        step = self._left[0]
-        self._stack.enter_context(self._display.step(step.name)).say(step.text)
 
 
 def run_steps(
@@ -105,17 +65,42 @@ def _train(
     run: str,
     cluster: ClusterConfig,
 ) -> None:
-    with _Lines(connection.display, left) as lines:
+    with _lines(connection.display, left) as show:
         run_units(
             # All of them: the first name the run, in which another driver finds its checkpoints.
             [unit for step in steps for unit in step.units],
             connection.storage,
             run=run,
             monitor=connection.monitor,
-            show=lines.show,
+            show=show,
             workers=cluster.workers,
             gpus_per_worker=cluster.gpus_per_worker,
             cpus_per_worker=cluster.cpus_per_worker,
             max_failures=cluster.max_failures,
             checkpoint_interval_s=cluster.checkpoint_interval_s,
         )
+
+
+@contextmanager
+def _lines(display: Display, steps: Sequence[Step]) -> Iterator[Callable[[Progress], None]]:
+    """A line for each of several steps, which ends when the next one's first unit shows."""
+    left = list(steps)
+    with ExitStack() as line:
+
+        def begin() -> None:
+            line.enter_context(display.step(left[0].name)).say(left[0].text)
+
+        def go_on() -> None:
+            line.close()
+            left.pop(0)
+            begin()
+
+        def show(progress: Progress) -> None:
+            while progress.step in {unit.label for step in left[1:] for unit in step.units}:
+                go_on()
+            display.show(progress)
+
+        begin()
+        yield show
+        while len(left) > 1:
+            go_on()
