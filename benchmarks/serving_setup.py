@@ -134,7 +134,7 @@ def empty(folder: Path, port: int, replicas: int) -> list[str]:
 def peer(port: int, workers: int) -> list[str]:
     """The command of a peer, an application of serving_peer.py."""
     place = ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
-    # A worker that still loads its model says nothing for longer than uvicorn's 5 s.
+    # uvicorn replaces a worker that is silent for 5 s, as one that loads its model might be.
     patience = ["--timeout-worker-healthcheck", "60"]
     quiet = ["--no-access-log", "--log-level", "error"]
     application = [f"--app-dir={Path(__file__).parent}", "--factory", "serving_peer:create"]

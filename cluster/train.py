@@ -51,7 +51,7 @@ def run_units(
     if all(unit.output(storage).is_done() for unit in units):
         return
     first = [unit for unit in units if unit.step == units[0].step]
-    name = f"{first[0].step}-{digest_of(*(unit.output(storage).prefix for unit in first))[:12]}"
+    name = f"{units[0].step}-{digest_of(*(unit.output(storage).prefix for unit in first))[:12]}"
     trainer = _Trainer(
         train_units,
         train_loop_config={
