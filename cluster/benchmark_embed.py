@@ -59,8 +59,7 @@ class Embedder:
     def encoder(self) -> SentenceEncoder:
         """The frozen encoder."""
         folder = StepOutput(self.storage, self.rule.prefix).fetch() / ENCODER_FOLDER
-        encoder = SentenceEncoder.load(str(folder), **self.rule.options())
-        return encoder.prepare(self.device)
+        return SentenceEncoder.load_frozen(folder, self.device, **self.rule.options())
 
     def rows(self, part: TextPart, which: Part) -> Labelled:
         """Embeddings and labels (-1 without one) of some rows, in ascending order of id."""

@@ -263,7 +263,7 @@ class _Encode:
     @cached_property
     def encoder(self) -> "SentenceEncoder":
         """The frozen encoder, on the actor's device."""
-        # Imported here: the other stages run without torch and transformers.
+        # Imported here: the other stages run without torch.
         import torch
 
         from langalign.encoder import SentenceEncoder
@@ -271,12 +271,11 @@ class _Encode:
         # Ray would round down the cores that the tokenizer's share leaves.
         torch.set_num_threads(self.threads)
         folder = StepOutput(self.storage, self.rule.prefix).fetch() / ENCODER_FOLDER
-        encoder = SentenceEncoder.load(
-            str(folder), batch_tokens=self.batch_tokens, **self.rule.options()
-        )
         # Ray shows an actor only the GPUs it was given.
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return encoder.prepare(device)
+        return SentenceEncoder.load_frozen(
+            folder, device, batch_tokens=self.batch_tokens, **self.rule.options()
+        )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         types = row.pop("types")

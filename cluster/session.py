@@ -75,7 +75,8 @@ def session(address: str | None = None) -> Iterator[None]:
         with nullcontext() if is_verbose else _silent_stderr():
             ray.init(
                 address=target,
-                runtime_env={"env_vars": {**carried, **TRAIN_VARIABLES}},
+                # Without one, workers start Python once instead of twice.
+                runtime_env={"env_vars": carried} if carried else None,
                 log_to_driver=is_verbose,
                 logging_level=logging.INFO if is_verbose else logging.ERROR,
                 **options,

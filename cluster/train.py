@@ -1,6 +1,7 @@
 """Run units of work on Ray Train V2: any number of CPU or GPU workers, restarts, checkpoints."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -10,6 +11,7 @@ from ray.train.torch import TorchTrainer
 
 from cluster.checkpoints import filesystem_of
 from cluster.monitor import Progress, watching
+from cluster.process_group import ProcessGroupConfig
 from cluster.session import crash_reason
 from cluster.work import Unit, train_units
 from langalign.errors import LangAlignError, TrainingError
@@ -53,13 +55,9 @@ def run_units(
     first = [unit for unit in units if unit.step == units[0].step]
     name = f"{units[0].step}-{digest_of(*(unit.output(storage).prefix for unit in first))[:12]}"
     trainer = _Trainer(
-        train_units,
-        train_loop_config={
-            "units": list(units),
-            "storage": storage,
-            "monitor": monitor,
-            "checkpoint_interval_s": checkpoint_interval_s,
-        },
+        # Not as train_loop_config, which the controller reads too: it would import all of them.
+        partial(train_units, list(units), storage, monitor, checkpoint_interval_s),
+        torch_config=ProcessGroupConfig(),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpus_per_worker > 0,

@@ -148,14 +148,14 @@ class UnitWork:
         return ray.train.Checkpoint(key, filesystem=run.storage_filesystem)
 
 
-def train_units(config: dict[str, Any]) -> None:
+def train_units(
+    units: Sequence[Unit], storage: Storage, monitor: Any, checkpoint_interval_s: float
+) -> None:
     """The function each Ray Train worker runs.
 
     An error raised on purpose is told to the monitor and ends the run without restarts, which
     would only repeat it; anything else (a killed process, a lost node) is Ray Train's to retry.
     """
-    units: Sequence[Unit] = config["units"]
-    storage: Storage = config["storage"]
     context = ray.train.get_context()
     worker = Worker(
         context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()
@@ -176,13 +176,13 @@ def train_units(config: dict[str, Any]) -> None:
                     worker=worker,
                     label=unit.label,
                     max_epochs=unit.max_epochs,
-                    monitor=config["monitor"],
-                    checkpoint_interval_s=config["checkpoint_interval_s"],
+                    monitor=monitor,
+                    checkpoint_interval_s=checkpoint_interval_s,
                     resume=state if is_resumed else None,
                 )
                 work.begin()
                 unit.run(work)
         except LangAlignError as error:
-            ray.get(config["monitor"].fail.remote(error))
+            ray.get(monitor.fail.remote(error))
         except _OtherWorkerFailed:
             return

@@ -15,10 +15,10 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from langalign.errors import ConfigError, EncoderError
-from langalign.hub import ask_hub
 from langalign.tokens import IntArray, TextTokenizer, TokenizedText, length_batches
 from langalign.written_encoder import WrittenEncoder
 
@@ -28,6 +28,7 @@ Pooling = Literal["cls", "mean"]
 FloatArray = npt.NDArray[np.float32]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOKENIZE_WINDOW = 16384
+TOKENIZER_FILE = "tokenizer.json"
 # On a CPU more than this leaves its caches (benchmarks/embed.py); a GPU wants full launches.
 BATCH_TOKENS = {False: 2048, True: 16384}
 # What one more call costs, in padded tokens: on a GPU it is launching, not arithmetic.
@@ -55,18 +56,20 @@ class SentenceEncoder(nn.Module):
         precision: str = "fp32",
         batch_tokens: int | None = None,
     ) -> None:
-        """`batch_tokens` bounds the padded tokens of a batch; None: what suits the device."""
+        """`tokenizer` is a fast one of transformers, or what such a one is built on.
+
+        `batch_tokens` bounds the padded tokens of a batch; None: what suits the device.
+        """
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.precision = precision
         self._batch_tokens = batch_tokens
-        self._written: WrittenEncoder | None = None
         self.config = cast(Any, model).config
         self.width = int(self.config.hidden_size)
         self.tokenize = TextTokenizer(
-            tokenizer.backend_tokenizer,
+            getattr(tokenizer, "backend_tokenizer", tokenizer),
             max_length=self._checked(max_length),
             has_types=getattr(self.config, "type_vocab_size", 1) > 1,
         )
@@ -83,6 +86,8 @@ class SentenceEncoder(nn.Module):
         from transformers.utils import logging as transformers_logging
 
         if not Path(name).is_dir():
+            from langalign.hub import ask_hub
+
             ask_hub("model", name, EncoderError, "encoder.name")
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
@@ -118,6 +123,24 @@ class SentenceEncoder(nn.Module):
             )
         return cls(model, tokenizer, **options)
 
+    @classmethod
+    def load_frozen(cls, folder: Path, device: torch.device | str = "cpu", **options: Any) -> Self:
+        """As `load` and then `prepare`, and seconds sooner where transformers is not needed.
+
+        Raises:
+            EncoderError: as `load`.
+        """
+        if torch.device(device).type == "cpu":
+            written = WrittenEncoder.read(
+                folder,
+                dtype=PRECISIONS[options.get("precision", "fp32")],
+                first_only=options.get("pooling", "cls") == "cls",
+            )
+            if written is not None and (folder / TOKENIZER_FILE).is_file():
+                tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+                return cls(written, tokenizer, **options).eval()
+        return cls.load(str(folder), **options).prepare(device)
+
     def save(self, folder: Path) -> None:
         """Write config.json, model.safetensors and the tokenizer, in transformers' format."""
         cast(Any, self.model).save_pretrained(folder)
@@ -130,8 +153,8 @@ class SentenceEncoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         # torch looks through all modules for the first parameter, as long as a small layer takes.
-        if self._written is not None:
-            return self._written.words.device
+        if isinstance(self.model, WrittenEncoder):
+            return self.model.words.device
         return next(self.model.parameters()).device
 
     @property
@@ -141,7 +164,7 @@ class SentenceEncoder(nn.Module):
 
     def batches(self, tokens: TokenizedText, batch_tokens: int | None = None) -> list[IntArray]:
         """Rows of each forward pass, longest first; `batch_tokens` in place of the encoder's."""
-        is_packed = self._written is not None
+        is_packed = isinstance(self.model, WrittenEncoder)
         call_tokens = PACKED_CALL_TOKENS if is_packed else CALL_TOKENS[self.device.type == "cuda"]
         return length_batches(tokens.lengths(), batch_tokens or self.batch_tokens, call_tokens)
 
@@ -150,7 +173,8 @@ class SentenceEncoder(nn.Module):
         self.requires_grad_(False)
         self.eval()
         self.model.to(device, PRECISIONS[self.precision])
-        self._written = WrittenEncoder.of(self.model, first_only=self.pooling == "cls")
+        written = WrittenEncoder.of(self.model, first_only=self.pooling == "cls")
+        self.model = written or self.model
         return self
 
     def forward(
@@ -167,8 +191,8 @@ class SentenceEncoder(nn.Module):
 
     def _states(self, input_ids: Tensor, mask: Tensor | None, types: Tensor | None) -> Tensor:
         """Last hidden states (B, T, D), of which pooling `cls` may be given the first only."""
-        if self._written is not None:
-            return self._written(input_ids, mask, types)
+        if isinstance(self.model, WrittenEncoder):
+            return cast(Tensor, self.model(input_ids, mask, types))
         extra = {} if types is None else {"token_type_ids": types}
         found = self.model(input_ids=input_ids, attention_mask=mask, **extra)
         return cast(Tensor, found.last_hidden_state)

@@ -90,8 +90,8 @@ class TextModel:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         if encoder is None:
             target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            loaded = SentenceEncoder.load(str(folder / ENCODER_FOLDER), **config["encoder"])
-            encoder = loaded.prepare(target)
+            options = config["encoder"]
+            encoder = SentenceEncoder.load_frozen(folder / ENCODER_FOLDER, target, **options)
         aligner = build_aligner(width=encoder.width, **config["aligner"])
         if (folder / ALIGNER_FILE).is_file():
             aligner.load_state_dict(load_file(folder / ALIGNER_FILE))

@@ -5,13 +5,21 @@ transformers' modules, and in three products for query, key and value where one 
 token's state (pooling `cls`) also needs no more of the last layer than that token's row, beside
 keys and values. Padding takes part in attention only. Same weights, same results but for rounding.
 
+Its weights are read from a folder without transformers, whose models take seconds to import in
+every process that embeds: actors, replicas, a user's own.
+
 Shapes: B rows of a batch, T tokens of the longest, N tokens of all, D width, H heads.
 """
 
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +29,17 @@ __all__ = ["WrittenEncoder"]
 # By name: to import the classes takes seconds, in every process that might embed something.
 _COUNTED = ("RobertaModel", "XLMRobertaModel", "CamembertModel")
 _KNOWN = ("BertModel", *_COUNTED)
+# What a folder's config.json has to say; the rest has the same default for all of them.
+_WANTED = (
+    *("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size"),
+    *("vocab_size", "max_position_embeddings", "type_vocab_size"),
+    *("layer_norm_eps", "pad_token_id", "hidden_act"),
+)
+# Tensors that no state depends on.
+_UNREAD = (
+    *("pooler.dense.weight", "pooler.dense.bias"),
+    *("embeddings.position_ids", "embeddings.token_type_ids"),
+)
 
 Affine = tuple[Tensor, Tensor]  # weight and bias
 
@@ -37,44 +56,71 @@ class _Layer:
     second_norm: Affine
 
 
-class WrittenEncoder:
-    """Token ids to last hidden states, by the weights of the model it was made from."""
+class WrittenEncoder(nn.Module):
+    """Token ids to last hidden states; `config` is the model's, or what its config.json says."""
 
-    def __init__(self, model: Any, *, first_only: bool) -> None:
-        """For a model that `of` takes; query, key and value become views of one tensor."""
-        config = model.config
+    config: Any
+
+    def __init__(
+        self, config: Any, tensors: Mapping[str, Tensor], *, kind: str, first_only: bool
+    ) -> None:
+        """`tensors` have the names and shapes of a transformers model of class `kind`.
+
+        `first_only`: nobody reads more of the result than the first token.
+        """
+        super().__init__()
+        self.config = config
         self.first_only = first_only
         self.width, self.heads = config.hidden_size, config.num_attention_heads
         self.epsilon = config.layer_norm_eps
-        self.pad = config.pad_token_id if type(model).__name__ in _COUNTED else None
-        embeddings = model.embeddings
-        self.words: Tensor = embeddings.word_embeddings.weight
-        self.types = embeddings.token_type_embeddings.weight
-        self.positions = embeddings.position_embeddings.weight
-        self.norm = _affine(embeddings.LayerNorm)
-        self.layers = [_read(layer) for layer in model.encoder.layer]
+        self.pad = config.pad_token_id if kind in _COUNTED else None
+        self.words = tensors["embeddings.word_embeddings.weight"]
+        self.types = tensors["embeddings.token_type_embeddings.weight"]
+        self.positions = tensors["embeddings.position_embeddings.weight"]
+        self.norm = _affine(tensors, "embeddings.LayerNorm")
+        names = [f"encoder.layer.{number}" for number in range(config.num_hidden_layers)]
+        self.layers = [_read(tensors, name) for name in names]
 
     @classmethod
     @torch.no_grad()
     def of(cls, model: Any, *, first_only: bool) -> Self | None:
         """The written form of a frozen model on a CPU; None for one of another make.
 
-        `first_only`: nobody reads more of the result than the first token.
+        Query, key and value of the model become views of one tensor.
         """
-        if type(model).__name__ not in _KNOWN or model.device.type != "cpu":
+        kind = type(model).__name__
+        if kind not in _KNOWN or model.device.type != "cpu" or not _is_plain(model.config):
             return None
-        config = model.config
-        is_plain = (
-            config.hidden_act == "gelu"
-            and not config.is_decoder
-            and not getattr(config, "chunk_size_feed_forward", 0)
-            and getattr(config, "position_embedding_type", "absolute") == "absolute"
-            # Neither adapters of peft nor int8.
-            and all(type(part) is nn.Linear for part in _linear_parts(model))
-        )
-        return cls(model, first_only=first_only) if is_plain else None
+        # Neither adapters of peft nor int8.
+        if not all(type(part) is nn.Linear for part in _linear_parts(model)):
+            return None
+        written = cls(model.config, model.state_dict(), kind=kind, first_only=first_only)
+        for ours, theirs in zip(written.layers, model.encoder.layer, strict=True):
+            _share(ours.qkv, theirs.attention.self)
+        return written
 
-    def __call__(self, ids: Tensor, mask: Tensor | None, types: Tensor | None = None) -> Tensor:
+    @classmethod
+    def read(cls, folder: Path, *, dtype: torch.dtype, first_only: bool) -> Self | None:
+        """The written form of a model that save_pretrained wrote, on the CPU.
+
+        None where transformers has to read it, or has to say what is wrong with it: a model of
+        another make, without a file, or with other tensors than its config.json says.
+        """
+        config = _config_of(folder)
+        path = folder / "model.safetensors"
+        if config is None or not path.is_file():
+            return None
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            for name in _UNREAD:
+                shapes.pop(name, None)
+            if shapes != dict(_shapes(config)):
+                return None
+            # Copies: what is mapped would follow the file.
+            tensors = {name: file.get_tensor(name).to(dtype, copy=True) for name in shapes}
+        return cls(config, tensors, kind=config.architectures[0], first_only=first_only)
+
+    def forward(self, ids: Tensor, mask: Tensor | None, types: Tensor | None = None) -> Tensor:
         """Padded ids (B, T) to states (B, T, D), or (B, 1, D) where only the first is read.
 
         `mask` (B, T) is 1 for tokens and 0 for the padding behind them; None: nothing is padded.
@@ -176,28 +222,72 @@ def _linear_parts(model: Any) -> list[nn.Module]:
     ]
 
 
-def _read(layer: Any) -> _Layer:
-    own, after = layer.attention.self, layer.attention.output
+def _read(tensors: Mapping[str, Tensor], at: str) -> _Layer:
+    own, after = f"{at}.attention.self", f"{at}.attention.output"
+    asked = [_affine(tensors, f"{own}.{part}") for part in ("query", "key", "value")]
     return _Layer(
-        _joined([own.query, own.key, own.value]),
-        _affine(after.dense),
-        _affine(after.LayerNorm),
-        _affine(layer.intermediate.dense),
-        _affine(layer.output.dense),
-        _affine(layer.output.LayerNorm),
+        (torch.cat([weight for weight, _ in asked]), torch.cat([bias for _, bias in asked])),
+        _affine(tensors, f"{after}.dense"),
+        _affine(tensors, f"{after}.LayerNorm"),
+        _affine(tensors, f"{at}.intermediate.dense"),
+        _affine(tensors, f"{at}.output.dense"),
+        _affine(tensors, f"{at}.output.LayerNorm"),
     )
 
 
-def _joined(parts: list[nn.Linear]) -> Affine:
-    """Weights and biases of several layers in one tensor each, of which theirs become views."""
-    weight = torch.cat([part.weight for part in parts])
-    bias = torch.cat([part.bias for part in parts])
-    for part, rows, shifts in zip(
-        parts, weight.chunk(len(parts)), bias.chunk(len(parts)), strict=True
-    ):
+def _affine(tensors: Mapping[str, Tensor], name: str) -> Affine:
+    return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+
+
+def _share(qkv: Affine, own: Any) -> None:
+    """Make query, key and value of a model views of what was joined, so that it is there once."""
+    parts = (own.query, own.key, own.value)
+    for part, rows, shifts in zip(parts, qkv[0].chunk(3), qkv[1].chunk(3), strict=True):
         part.weight.data, part.bias.data = rows, shifts
-    return weight, bias
 
 
-def _affine(module: Any) -> Affine:
-    return module.weight, module.bias
+def _is_plain(config: Any) -> bool:
+    return (
+        config.hidden_act == "gelu"
+        and not getattr(config, "is_decoder", False)
+        and not getattr(config, "chunk_size_feed_forward", 0)
+        and getattr(config, "position_embedding_type", "absolute") == "absolute"
+    )
+
+
+def _config_of(folder: Path) -> Any:
+    """What the config.json of a folder says, if it is of a model that can be written out."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict) or any(values.get(name) is None for name in _WANTED):
+        return None
+    config = SimpleNamespace(**values)
+    is_known = values.get("architectures") in [[kind] for kind in _KNOWN]
+    return config if is_known and _is_plain(config) else None
+
+
+def _shapes(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the tensors that a model of a configuration has."""
+    width, inner = config.hidden_size, config.intermediate_size
+    tables = {
+        "word": config.vocab_size,
+        "token_type": config.type_vocab_size,
+        "position": config.max_position_embeddings,
+    }
+    for name, rows in tables.items():
+        yield f"embeddings.{name}_embeddings.weight", (rows, width)
+    products = {f"attention.self.{part}": (width, width) for part in ("query", "key", "value")}
+    products |= {"attention.output.dense": (width, width)}
+    products |= {"intermediate.dense": (inner, width), "output.dense": (width, inner)}
+    norms = ["embeddings.LayerNorm"]
+    for number in range(config.num_hidden_layers):
+        at = f"encoder.layer.{number}"
+        for name, shape in products.items():
+            yield f"{at}.{name}.weight", shape
+            yield f"{at}.{name}.bias", shape[:1]
+        norms += [f"{at}.{part}.LayerNorm" for part in ("attention.output", "output")]
+    for name in norms:
+        yield f"{name}.weight", (width,)
+        yield f"{name}.bias", (width,)

@@ -118,9 +118,10 @@ class Loader:
             # int8 starts from full precision: its linear layers are quantised below.
             wanted = "fp32" if self.precision == "int8" else self.precision
             options = {**options, "precision": wanted}
+        if self.precision != "int8":
+            return SentenceEncoder.load_frozen(folder, self.device, **options)
         encoder = SentenceEncoder.load(str(folder), **options)
-        if self.precision == "int8":
-            encoder.model = _quantized(encoder.model)
+        encoder.model = _quantized(encoder.model)
         return encoder.prepare(self.device)
 
 

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from tiny_encoder import write_encoder
 
 HEAVY = {"peft", "sklearn", "torch._dynamo", "transformers"}
 
@@ -12,6 +14,17 @@ HEAVY = {"peft", "sklearn", "torch._dynamo", "transformers"}
     "module", ["cluster.bundle", "cluster.pipeline", "cluster.units", "serve.app"]
 )
 def test_drivers_and_workers_that_load_no_encoder_import_none_of_them(module: str) -> None:
-    code = f"import sys, {module}; print(*sorted({HEAVY} & set(sys.modules)))"
+    assert imported_by(f"import {module}") == set()
+
+
+def test_to_embed_needs_none_of_them(tmp_path: Path) -> None:
+    load = f"SentenceEncoder.load_frozen(Path({str(write_encoder(tmp_path))!r}), max_length=64)"
+    code = "from pathlib import Path; from langalign.encoder import SentenceEncoder"
+    assert imported_by(f"{code}; {load}.embed(['a text'])") == set()
+
+
+def imported_by(code: str) -> set[str]:
+    """Which of the heavy ones a new process has after it ran `code`."""
+    code = f"{code}; import sys; print(*({HEAVY} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
+    return set(found.stdout.split())

@@ -1,11 +1,15 @@
 """The written-out forward pass against transformers' own, on tiny random models."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from tiny_encoder import WIDTH
+from safetensors.torch import load_file, save_file
+from tiny_encoder import TEXTS, WIDTH, write_encoder
 from transformers import (
     BertConfig,
     BertModel,
@@ -17,6 +21,8 @@ from transformers import (
     XLMRobertaModel,
 )
 
+from langalign.encoder import PRECISIONS, SentenceEncoder
+from langalign.errors import EncoderError
 from langalign.written_encoder import WrittenEncoder
 
 PAD = 1
@@ -106,3 +112,71 @@ def test_other_models_and_other_layers_are_left_to_transformers() -> None:
     with torch.device("meta"):
         elsewhere = make()
     assert WrittenEncoder.of(elsewhere, first_only=True) is None
+
+
+@pytest.fixture(params=["xlmr", "bert"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write_encoder(tmp_path / "encoder", request.param)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_is_read_from_a_folder_embeds_as_what_transformers_loads(
+    folder: Path, pooling: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"pooling": pooling, "precision": precision, "max_length": 64}
+    wanted = SentenceEncoder.load(str(folder), **options).prepare()
+    monkeypatch.delattr(SentenceEncoder, "load")
+    found = SentenceEncoder.load_frozen(folder, **options)
+    assert np.array_equal(found.embed(TEXTS), wanted.embed(TEXTS))
+    assert np.array_equal(found.embed(TEXTS, TEXTS[::-1]), wanted.embed(TEXTS, TEXTS[::-1]))
+    assert found.width == wanted.width
+    assert found.device == wanted.device
+
+
+def test_what_was_read_does_not_follow_its_file(folder: Path) -> None:
+    encoder = SentenceEncoder.load_frozen(folder, max_length=64)
+    before = encoder.embed(TEXTS)
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-4096, 2)
+        file.write(bytes(4096))
+    assert np.array_equal(encoder.embed(TEXTS), before)
+
+
+def changed(folder: Path, **values: Any) -> None:
+    """Write other values into a folder's config.json; None takes a key away."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"hidden_act": "relu"},
+        {"hidden_act": None},
+        {"is_decoder": True},
+        {"pad_token_id": None},
+        {"architectures": ["XLMRobertaForMaskedLM"]},
+        {"architectures": None},
+        {"num_hidden_layers": 1},
+    ],
+)
+def test_another_folder_is_left_to_transformers(tmp_path: Path, values: dict[str, Any]) -> None:
+    folder = write_encoder(tmp_path)
+    assert WrittenEncoder.read(folder, dtype=torch.float32, first_only=True) is not None
+    changed(folder, **values)
+    assert WrittenEncoder.read(folder, dtype=torch.float32, first_only=True) is None
+
+
+def test_tensors_that_are_not_there_are_left_to_transformers_which_says_so(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["encoder.layer.1.output.dense.bias"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match=r"no weights for 1 tensors.*layer\.1\.output"):
+        SentenceEncoder.load_frozen(folder)
+    path.unlink()
+    with pytest.raises(EncoderError, match="neither a folder with a transformers model"):
+        SentenceEncoder.load_frozen(folder)
