@@ -45,6 +45,16 @@ class ProcessGroupConfig(BackendConfig):  # type: ignore[misc]
         return TorchConfig(backend=self.backend)
 
     @property
+    def framework(self) -> Any:
+        """For Ray Train's export of its runs, where that is on."""
+        return self.of_torch().framework
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `framework`."""
+        values: dict[str, Any] = self.of_torch().to_dict()
+        return values
+
+    @property
     def backend_cls(self) -> type[Backend]:
         """Who joins the workers."""
         return _ProcessGroup

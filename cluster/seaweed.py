@@ -23,7 +23,8 @@ from langalign.errors import ClusterError, ConfigError
 __all__ = ["GRPC_OFFSET", "PARTS", "READER", "WRITER", "Identity", "Seaweed", "seaweed_ports"]
 
 START_LIMIT_S = 90.0
-# By TERM it ends its parts, and then waits for connections of its own that never close.
+# By TERM its filer waits for the S3 part's own stream, which never closes, before any part ends. So
+# it ends as in a crash, after which it has all that it had confirmed.
 STOP_LIMIT_S = 2.0
 REGION = "us-east-1"
 GRPC_OFFSET = 10_000  # weed puts each service's gRPC port there

@@ -26,6 +26,9 @@ __all__ = ["PRECISIONS", "SentenceEncoder"]
 
 Pooling = Literal["cls", "mean"]
 FloatArray = npt.NDArray[np.float32]
+# Defaults of an encoder.
+POOLING: Pooling = "cls"
+PRECISION = "fp32"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOKENIZE_WINDOW = 16384
 TOKENIZER_FILE = "tokenizer.json"
@@ -38,7 +41,7 @@ PACKED_CALL_TOKENS = 1024
 
 
 class SentenceEncoder(nn.Module):
-    """A transformers encoder with its tokenizer and a pooling rule.
+    """A transformers encoder, or its written form, with its tokenizer and a pooling rule.
 
     As a module it maps padded token ids to embeddings, which is how step 1 trains it; `embed`
     is the frozen path over texts.
@@ -51,9 +54,9 @@ class SentenceEncoder(nn.Module):
         model: nn.Module,
         tokenizer: Any,
         *,
-        pooling: Pooling = "cls",
+        pooling: Pooling = POOLING,
         max_length: int = 256,
-        precision: str = "fp32",
+        precision: str = PRECISION,
         batch_tokens: int | None = None,
     ) -> None:
         """`tokenizer` is a fast one of transformers, or what such a one is built on.
@@ -124,25 +127,34 @@ class SentenceEncoder(nn.Module):
         return cls(model, tokenizer, **options)
 
     @classmethod
-    def load_frozen(cls, folder: Path, device: torch.device | str = "cpu", **options: Any) -> Self:
+    def load_frozen(
+        cls,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        *,
+        pooling: Pooling = POOLING,
+        precision: str = PRECISION,
+        **options: Any,
+    ) -> Self:
         """As `load` and then `prepare`, and seconds sooner where transformers is not needed.
 
         Raises:
             EncoderError: as `load`.
         """
-        if torch.device(device).type == "cpu":
-            written = WrittenEncoder.read(
-                folder,
-                dtype=PRECISIONS[options.get("precision", "fp32")],
-                first_only=options.get("pooling", "cls") == "cls",
-            )
-            if written is not None and (folder / TOKENIZER_FILE).is_file():
-                tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        options |= {"pooling": pooling, "precision": precision}
+        tokenizer = _read_tokenizer(folder) if torch.device(device).type == "cpu" else None
+        if tokenizer is not None:
+            dtype, first_only = PRECISIONS[precision], pooling == "cls"
+            written = WrittenEncoder.read(folder, dtype=dtype, first_only=first_only)
+            if written is not None:
                 return cls(written, tokenizer, **options).eval()
         return cls.load(str(folder), **options).prepare(device)
 
     def save(self, folder: Path) -> None:
-        """Write config.json, model.safetensors and the tokenizer, in transformers' format."""
+        """Write config.json, model.safetensors and the tokenizer, in transformers' format.
+
+        Before `prepare`, which may leave the written form only.
+        """
         cast(Any, self.model).save_pretrained(folder)
         # Lifted meanwhile, so that a saved tokenizer does not carry this run's truncation.
         self.tokenize.backend.no_truncation()
@@ -241,13 +253,22 @@ class SentenceEncoder(nn.Module):
     def _checked(self, max_length: int) -> int:
         positions = getattr(self.config, "max_position_embeddings", None)
         # RoBERTa-shaped models number positions from pad_token_id + 1.
-        offset = self.config.pad_token_id + 1 if "roberta" in self.config.model_type else 0
+        is_counted = "roberta" in self.config.model_type or self.config.model_type == "camembert"
+        offset = self.config.pad_token_id + 1 if is_counted else 0
         if positions is not None and max_length > positions - offset:
             raise ConfigError(
                 f"encoder.max_length={max_length} is over the {positions - offset} positions "
                 f"of the encoder; set encoder.max_length={positions - offset} or less"
             )
         return max_length
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer of a folder; None where transformers has to say what is wrong with it."""
+    try:
+        return Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    except Exception:  # noqa: BLE001 (it raises nothing narrower)
+        return None
 
 
 def _to_device(part: npt.NDArray[Any] | None, device: torch.device) -> Tensor | None:

@@ -26,11 +26,16 @@ from torch.nn import functional as F
 __all__ = ["WrittenEncoder"]
 
 # Positions of these count from pad_token_id + 1 and leave pad tokens out; BERT's are 0, 1, 2, …
-# By name: to import the classes takes seconds, in every process that might embed something.
-_COUNTED = ("RobertaModel", "XLMRobertaModel", "CamembertModel")
-_KNOWN = ("BertModel", *_COUNTED)
+# By model_type and name: to import the classes takes seconds.
+_COUNTED = {
+    "roberta": "RobertaModel",
+    "xlm-roberta": "XLMRobertaModel",
+    "camembert": "CamembertModel",
+}
+_KNOWN = {"bert": "BertModel", **_COUNTED}
 # What a folder's config.json has to say; the rest has the same default for all of them.
 _WANTED = (
+    *("model_type", "architectures"),
     *("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size"),
     *("vocab_size", "max_position_embeddings", "type_vocab_size"),
     *("layer_norm_eps", "pad_token_id", "hidden_act"),
@@ -73,7 +78,7 @@ class WrittenEncoder(nn.Module):
         self.first_only = first_only
         self.width, self.heads = config.hidden_size, config.num_attention_heads
         self.epsilon = config.layer_norm_eps
-        self.pad = config.pad_token_id if kind in _COUNTED else None
+        self.pad = config.pad_token_id if kind in _COUNTED.values() else None
         self.words = tensors["embeddings.word_embeddings.weight"]
         self.types = tensors["embeddings.token_type_embeddings.weight"]
         self.positions = tensors["embeddings.position_embeddings.weight"]
@@ -86,10 +91,11 @@ class WrittenEncoder(nn.Module):
     def of(cls, model: Any, *, first_only: bool) -> Self | None:
         """The written form of a frozen model on a CPU; None for one of another make."""
         kind = type(model).__name__
-        if kind not in _KNOWN or model.device.type != "cpu" or not _is_plain(model.config):
+        if kind not in _KNOWN.values() or model.device.type != "cpu":
             return None
         # Neither adapters of peft nor int8.
-        if not all(type(part) is nn.Linear for part in _linear_parts(model)):
+        has_own_layers = all(type(part) is nn.Linear for part in _linear_parts(model))
+        if not has_own_layers or not _is_plain(model.config):
             return None
         return cls(model.config, model.state_dict(), kind=kind, first_only=first_only)
 
@@ -238,6 +244,7 @@ def _affine(tensors: Mapping[str, Tensor], name: str) -> Affine:
 def _is_plain(config: Any) -> bool:
     return (
         config.hidden_act == "gelu"
+        and config.hidden_size % config.num_attention_heads == 0
         and not getattr(config, "is_decoder", False)
         and not getattr(config, "chunk_size_feed_forward", 0)
         and getattr(config, "position_embedding_type", "absolute") == "absolute"
@@ -248,12 +255,13 @@ def _config_of(folder: Path) -> Any:
     """What the config.json of a folder says, if it is of a model that can be written out."""
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
     if not isinstance(values, dict) or any(values.get(name) is None for name in _WANTED):
         return None
     config = SimpleNamespace(**values)
-    is_known = values.get("architectures") in [[kind] for kind in _KNOWN]
+    # transformers goes by the type, and the class is that of the tensors' names.
+    is_known = config.architectures == [_KNOWN.get(config.model_type)]
     return config if is_known and _is_plain(config) else None
 
 

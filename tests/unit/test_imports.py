@@ -23,8 +23,14 @@ def test_to_embed_needs_none_of_them(tmp_path: Path) -> None:
     assert imported_by(f"{code}; {load}.embed(['a text'])") == set()
 
 
-def imported_by(code: str) -> set[str]:
-    """Which of the heavy ones a new process has after it ran `code`."""
-    code = f"{code}; import sys; print(*({HEAVY} & set(sys.modules)))"
+def test_the_controller_of_ray_train_gets_nothing_that_imports_torch() -> None:
+    controller = "from ray.train.v2._internal.execution.controller import TrainController"
+    code = f"import cluster.process_group, cluster.checkpoints; {controller}"
+    assert imported_by(code, HEAVY | {"torch"}) == set()
+
+
+def imported_by(code: str, modules: set[str] = HEAVY) -> set[str]:
+    """Which of the modules a new process has after it ran `code`."""
+    code = f"{code}; import sys; print(*({modules} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(found.stdout.split())

@@ -66,7 +66,6 @@ def test_states_are_those_of_transformers(kind: str, first_only: bool) -> None:
     model = make(kind)
     ids, mask = batch()
     types = (torch.arange(12) > 5).long().expand(3, 12)
-    # Before the weights are joined.
     wanted = [
         model(input_ids=ids, attention_mask=mask).last_hidden_state,
         model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state,
@@ -132,9 +131,11 @@ def test_what_is_read_from_a_folder_embeds_as_what_transformers_loads(
 def test_what_was_read_does_not_follow_its_file(folder: Path) -> None:
     encoder = SentenceEncoder.load_frozen(folder, max_length=64)
     before = encoder.embed(TEXTS)
-    with (folder / "model.safetensors").open("r+b") as file:
-        file.seek(-4096, 2)
-        file.write(bytes(4096))
+    path = folder / "model.safetensors"
+    half = path.stat().st_size // 2
+    with path.open("r+b") as file:
+        file.seek(half)
+        file.write(bytes(half))
     assert np.array_equal(encoder.embed(TEXTS), before)
 
 
@@ -154,6 +155,10 @@ def changed(folder: Path, **values: Any) -> None:
         {"pad_token_id": None},
         {"architectures": ["XLMRobertaForMaskedLM"]},
         {"architectures": None},
+        {"architectures": ["BertModel"]},
+        {"model_type": "bert"},
+        {"model_type": None},
+        {"num_attention_heads": 3},
         {"num_hidden_layers": 1},
     ],
 )
@@ -174,4 +179,12 @@ def test_tensors_that_are_not_there_are_left_to_transformers_which_says_so(tmp_p
         SentenceEncoder.load_frozen(folder)
     path.unlink()
     with pytest.raises(EncoderError, match="neither a folder with a transformers model"):
+        SentenceEncoder.load_frozen(folder)
+
+
+def test_a_broken_tokenizer_is_left_to_transformers_which_says_so(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path)
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(EncoderError, match=r"encoder\.name"):
         SentenceEncoder.load_frozen(folder)
