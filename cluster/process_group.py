@@ -1,7 +1,7 @@
 """Ray Train's process group of torch, without torch in the process that only watches the workers.
 
 Ray Train starts its controller before it starts a worker, so what the controller imports delays
-every run: torch is half of that (two of four seconds on one core of 2026).
+every run: torch is half of that (two of four seconds of a core).
 """
 
 from collections.abc import Callable

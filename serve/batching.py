@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 
 from serve.engine import Rows
 from serve.lanes import Answer, FloatArray, Job, Lanes
-from serve.problems import overloaded
+from serve.problems import ProblemError, overloaded, unforeseen
 from serve.telemetry import Observer
 
 __all__ = ["TokenBatcher"]
@@ -94,7 +94,7 @@ class TokenBatcher:
         """Wait for the answer to all rows.
 
         Raises:
-            ProblemError: the queue is full (503).
+            ProblemError: the queue is full (503), or the batch failed (500; the log says why).
         """
         self.admit(rows.token_count)
         if self._worker is None:
@@ -144,8 +144,9 @@ class TokenBatcher:
             try:
                 answers = await self._computed(pieces)
                 self._deliver(batch, answers, time.perf_counter() - started)
-            except Exception as error:  # noqa: BLE001 (handed to the requests it belongs to)
-                self._fail(batch, error)
+            except Exception as error:  # noqa: BLE001 (logged, and told to whom it belongs)
+                # Here, once: each of the requests would log it again.
+                self._fail(batch, unforeseen(error))
             now = time.perf_counter()
             self._last = _Last(len(batch), now, now - started, is_followed=self._is_full())
 
@@ -201,8 +202,8 @@ class TokenBatcher:
         for (job, _), answer in zip(batch, answers, strict=True):
             job.add(answer, compute_s)
 
-    def _fail(self, batch: list[tuple[Job, Rows]], error: Exception) -> None:
+    def _fail(self, batch: list[tuple[Job, Rows]], problem: ProblemError) -> None:
         """Only the requests of this batch fail; the rest of a split one is not run either."""
         for job, _ in batch:
             if not job.future.done():
-                job.future.set_exception(error)
+                job.future.set_exception(problem)

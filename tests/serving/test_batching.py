@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any, cast
@@ -97,7 +98,7 @@ def test_only_what_is_small_is_run_where_requests_are_read() -> None:
             answer = await batcher.submit(rows_of(length, mark=length))
             assert answer.probabilities.tolist() == [[float(length)]]
         run.fault = RuntimeError("broken")
-        with pytest.raises(RuntimeError, match="broken"):
+        with pytest.raises(ProblemError, match="a fault of the service"):
             await batcher.submit(rows_of(5))
         await batcher.submit(rows_of(5))
         here = threading.get_ident()
@@ -163,7 +164,7 @@ def test_a_fault_while_answers_are_handed_out_ends_no_worker() -> None:
 
     async def scenario() -> None:
         batcher = batcher_of(Echo(), observer=Faulty())
-        with pytest.raises(RuntimeError, match="cannot count"):
+        with pytest.raises(ProblemError, match="a fault of the service"):
             await batcher.submit(rows_of(5, 5))
         assert (await batcher.submit(rows_of(5, mark=3))).probabilities.tolist() == [[3.0]]
 
@@ -336,7 +337,7 @@ def test_a_fault_of_the_model_fails_its_batch_only() -> None:
         run = Echo()
         batcher = batcher_of(run)
         run.fault = RuntimeError("out of memory")
-        with pytest.raises(RuntimeError, match="out of memory"):
+        with pytest.raises(ProblemError, match="a fault of the service"):
             await batcher.submit(rows_of(60, 60))
         answer = await batcher.submit(rows_of(3, mark=9))
         assert answer.probabilities.tolist() == [[9.0]]
@@ -345,6 +346,27 @@ def test_a_fault_of_the_model_fails_its_batch_only() -> None:
         batcher.check()
 
     asyncio.run(scenario())
+
+
+def test_a_fault_is_logged_once_for_all_requests_of_its_batch(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        run = Echo()
+        batcher = batcher_of(run)
+        run.fault = RuntimeError("out of memory")
+        asked = [batcher.submit(rows_of(5)) for _ in range(4)]
+        problems = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(problem) for problem in problems] == [ProblemError] * 4
+        assert run.batches == [[5, 5, 5, 5]]
+
+    logging.getLogger("ray.serve").addHandler(caplog.handler)
+    try:
+        asyncio.run(scenario())
+    finally:
+        logging.getLogger("ray.serve").removeHandler(caplog.handler)
+    (record,) = caplog.records
+    assert "RuntimeError" in record.message
 
 
 def test_what_nobody_waits_for_is_not_run() -> None:
