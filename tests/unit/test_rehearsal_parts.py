@@ -18,6 +18,7 @@ import pytest
 from ray.autoscaler._private.util import validate_config
 from rich.console import Console
 
+from cluster.__main__ import main
 from cluster.rehearsal import network, secrecy
 from cluster.rehearsal.autoscaling import autoscaling_config
 from cluster.rehearsal.network import Network, open_network
@@ -225,3 +226,14 @@ def test_whatever_fails_at_the_end_the_rest_is_undone_and_the_summary_written(
         rehearsal.run()
     assert undone == ["network"]
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_folder_without_an_encoder_is_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    assert main(["rehearse", str(results), f"--encoder={tmp_path}"]) == 2
+    assert (
+        f"{tmp_path} has no config.json: give the folder of an encoder" in capsys.readouterr().err
+    )
+    assert not results.exists()
