@@ -26,6 +26,7 @@ __all__ = [
     "weights_digest",
 ]
 
+ENCODERS = "steps/encoder"
 DEMO_TEXTS = 20_000
 DEMO_SEED = 0
 # Bumped when corpus or pre-training change, so that an older cached encoder is not taken.
@@ -37,18 +38,31 @@ WORDS = "words"
 def store_encoder(storage: Storage, name: str, revision: str | None) -> StepOutput:
     """Load an encoder by folder or hub name and keep it at `steps/encoder/<digest>`.
 
+    A folder of which that was done before is not loaded again, only compared.
+
     Raises:
         EncoderError: it cannot be loaded.
     """
+    source = _digest_of_folder(Path(name)) if Path(name).is_dir() else None
+    if source is not None:
+        for digest in storage.folders(ENCODERS):
+            output = StepOutput(storage, f"{ENCODERS}/{digest}")
+            if output.is_done() and output.info().get("source") == source:
+                return output
     encoder = SentenceEncoder.load(name, revision=revision, max_length=8)
     with tempfile.TemporaryDirectory() as folder:
         encoder.save(Path(folder))
         hashes = {path.name: sha256_file(path) for path in sorted(Path(folder).iterdir())}
-        output = StepOutput(storage, f"steps/encoder/{digest_of(hashes)}")
+        output = StepOutput(storage, f"{ENCODERS}/{digest_of(hashes)}")
         if not output.is_done():
             records = output.write_folder(Path(folder), ENCODER_FOLDER)
-            output.finish(records, {"name": Path(name).name, "revision": revision})
+            info = {"name": Path(name).name, "revision": revision, "source": source}
+            output.finish(records, info)
     return output
+
+
+def _digest_of_folder(folder: Path) -> str:
+    return digest_of({p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file()})
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ def demo_encoder_output(storage: Storage, language: DemoLanguage | None = None) 
     identity = (language or DemoLanguage()).identity()
     own = [] if identity == DemoLanguage().identity() else [identity]
     digest = digest_of("demo", DEMO_RECIPE, DEMO_TEXTS, DEMO_SEED, *own)
-    return StepOutput(storage, f"steps/encoder/{digest}")
+    return StepOutput(storage, f"{ENCODERS}/{digest}")
 
 
 def pretrain_demo_encoder(
