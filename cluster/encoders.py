@@ -43,12 +43,11 @@ def store_encoder(storage: Storage, name: str, revision: str | None) -> StepOutp
     Raises:
         EncoderError: it cannot be loaded.
     """
-    source = _digest_of_folder(Path(name)) if Path(name).is_dir() else None
-    if source is not None:
-        for digest in storage.folders(ENCODERS):
-            output = StepOutput(storage, f"{ENCODERS}/{digest}")
-            if output.is_done() and output.info().get("source") == source:
-                return output
+    source = _source_of(Path(name))
+    for digest in storage.folders(ENCODERS) if source else []:
+        output = StepOutput(storage, f"{ENCODERS}/{digest}")
+        if output.is_done() and output.info().get("source") == source:
+            return output
     encoder = SentenceEncoder.load(name, revision=revision, max_length=8)
     with tempfile.TemporaryDirectory() as folder:
         encoder.save(Path(folder))
@@ -61,8 +60,13 @@ def store_encoder(storage: Storage, name: str, revision: str | None) -> StepOutp
     return output
 
 
-def _digest_of_folder(folder: Path) -> str:
-    return digest_of({p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file()})
+def _source_of(folder: Path) -> str | None:
+    """A digest of a folder's files; None for a hub's name, and where loading will say the fault."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return digest_of({path.name: sha256_file(path) for path in files})
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)
