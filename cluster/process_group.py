@@ -1,7 +1,7 @@
-"""Ray Train's process group of torch, without torch in the process that only watches the workers.
+"""Ray Train's process group of torch, without torch in the controller of a run of one worker.
 
 Ray Train starts its controller before it starts a worker, so what the controller imports delays
-every run: torch is half of that (two of four seconds of a core).
+every run, and torch is about half of that. Where it joins several workers, it imports torch then.
 """
 
 from collections.abc import Callable
