@@ -8,6 +8,8 @@ import ray
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from cluster.checkpoints import filesystem_of
 from cluster.monitor import Progress, watching
@@ -20,12 +22,24 @@ from langalign.storage import Storage
 
 __all__ = ["run_units"]
 
+_NOT_NEEDED = (DatasetsCallback, PlacementGroupCleanerCallback)
+
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Leaves Ctrl-C to the driver: Ray Train's handler stays after the run, and exits with 0."""
+    """Without the parts of Ray Train that a run of ours does not need, or that stand in its way."""
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        pass
+        """Leave Ctrl-C to the driver: Ray Train's handler stays after the run, and exits with 0."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """All but two, each of which starts a process (2 s of a core) that delays the workers.
+
+        No Ray Dataset is handed to them. And the placement group of a controller that was killed
+        is Ray's to remove when the driver ends, as it then does; what would watch the controller
+        has every run wait up to a second for it, and works with a dashboard only.
+        """
+        callbacks = super()._create_default_callbacks()
+        return [each for each in callbacks if not isinstance(each, _NOT_NEEDED)]
 
 
 def run_units(

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from langalign.adamw import AdamW
 from langalign.denormals import flushed_denormals
 from langalign.errors import TrainingError
 
@@ -98,9 +99,9 @@ def seed_everything(*parts: int) -> None:
 
 def make_optimizer(
     parameters: list[nn.Parameter], options: FitOptions, device: torch.device
-) -> torch.optim.AdamW:
+) -> AdamW:
     """AdamW (Table 2), fused; capturable on a GPU, where steps are replayed as a CUDA graph."""
-    return torch.optim.AdamW(
+    return AdamW(
         parameters,
         lr=options.learning_rate,
         weight_decay=options.weight_decay,

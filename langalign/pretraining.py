@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
+from langalign.adamw import AdamW
 from langalign.errors import DataError, TrainingError
 from langalign.wordalign import alignment_loss, dictionary_ids
 
@@ -71,7 +72,7 @@ def pretrain(
         model = XLMRobertaForMaskedLM(_config(vocabulary, hidden_size, layers, heads, max_length))
         objective = _Objective(model, vocabulary, mask_share, temperature)
         steps = mlm_steps + contrastive_steps
-        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+        optimizer = AdamW(model.parameters(), lr=learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_fall(steps))
         batches = [corpus.batches(batch_size, seed) for corpus in corpora]
         model.train()

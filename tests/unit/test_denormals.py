@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from langalign.adamw import AdamW
 from langalign.denormals import flushed_denormals
 from langalign.loop import FitOptions, run_epochs
 
@@ -36,7 +37,7 @@ def test_an_epoch_trains_without_them() -> None:
 
     run_epochs(
         module,
-        torch.optim.AdamW(module.parameters(), fused=True),
+        AdamW(module.parameters(), fused=True),
         train_epoch=train_epoch,
         evaluate=lambda: 0.0,
         options=FitOptions(1e-3, max_epochs=1),

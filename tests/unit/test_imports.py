@@ -23,6 +23,18 @@ def test_to_embed_needs_none_of_them(tmp_path: Path) -> None:
     assert imported_by(f"{code}; {load}.embed(['a text'])") == set()
 
 
+def test_to_train_needs_none_of_them() -> None:
+    code = """
+import torch
+from langalign.aligners import build_aligner
+from langalign.loop import FitOptions
+from langalign.training import Pairs, fit_aligner
+
+pairs = Pairs(torch.randn(8, 4), torch.randn(8, 4))
+fit_aligner(build_aligner("ae", 4), pairs, pairs, options=FitOptions(1e-3, max_epochs=2))"""
+    assert imported_by(code) == set()
+
+
 def test_the_controller_of_ray_train_gets_nothing_that_imports_torch() -> None:
     controller = "from ray.train.v2._internal.execution.controller import TrainController"
     code = f"import cluster.process_group, cluster.checkpoints; {controller}"
@@ -31,6 +43,6 @@ def test_the_controller_of_ray_train_gets_nothing_that_imports_torch() -> None:
 
 def imported_by(code: str, modules: set[str] = HEAVY) -> set[str]:
     """Which of the modules a new process has after it ran `code`."""
-    code = f"{code}; import sys; print(*({modules} & set(sys.modules)))"
+    code = f"{code}\nimport sys; print(*({modules} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(found.stdout.split())
