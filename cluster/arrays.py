@@ -54,8 +54,12 @@ class TrialArrays:
         )
 
 
-def load_arrays(storage: Storage, data: RunData, prefixes: Mapping[str, str]) -> TrialArrays:
+def load_arrays(
+    storage: Storage, data: RunData, prefixes: Mapping[str, str]
+) -> tuple[TrialArrays, None]:
     """Read the pairs, the English rows and the rows to choose on; test rows are never read.
+
+    As a task, to get the second result costs nothing, and raises what the task raised.
 
     Raises:
         IntegrityError: a stored embedding is altered.
@@ -68,7 +72,7 @@ def load_arrays(storage: Storage, data: RunData, prefixes: Mapping[str, str]) ->
     rows = read("train", "train", "train")
     target = read("target", "parallel", "held_out")
     held_out = target if data.has_labelled_pairs else read("train", "train", "held_out")
-    return TrialArrays(
+    arrays = TrialArrays(
         source=read("source", "parallel", "train").embeddings,
         target=read("target", "parallel", "train").embeddings,
         held_out_source=read("source", "parallel", "held_out").embeddings,
@@ -81,6 +85,7 @@ def load_arrays(storage: Storage, data: RunData, prefixes: Mapping[str, str]) ->
         classes=len(data.task.labels),
         metric=data.task.metric,
     )
+    return arrays, None
 
 
 def _tensor(array: np.ndarray) -> Tensor:

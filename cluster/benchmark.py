@@ -32,7 +32,7 @@ from langalign.benchmarkgrid import LOCAL, BenchmarkConfig, StudyConfig
 from langalign.benchmarkreport import main_tables, write_benchmark_report
 from langalign.benchmarkresult import CellResult, CellStore
 from langalign.errors import TrainingError
-from langalign.report import dump_json
+from langalign.jsontext import dump_json
 from langalign.storage import Storage
 from langalign.texttables import TextTable
 

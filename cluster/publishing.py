@@ -14,6 +14,7 @@ from cluster.work import Unit
 from langalign import artifacts, model, report
 from langalign.card import model_card
 from langalign.config import PipelineConfig
+from langalign.jsontext import dump_json
 from langalign.manifest import ManifestDraft
 from langalign.outputs import StepOutput
 from langalign.storage import Storage
@@ -79,7 +80,7 @@ def write_reports(
 ) -> list[str]:
     """Write summary.json and the plots under `runs/<run>/`; returns their places."""
     keys = [f"runs/{run}/summary.json"]
-    storage.write_bytes(keys[0], report.dump_json(summary, indent=2).encode())
+    storage.write_bytes(keys[0], dump_json(summary, indent=2).encode())
     with tempfile.TemporaryDirectory() as folder:
         plots = (
             report.plot_curves(histories, Path(folder) / "curves.png"),

@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 from cluster.confirm import Comparison
 from cluster.study import is_spent
 from langalign.config import PipelineConfig
+from langalign.jsontext import dump_json
 from langalign.outputs import digest_of
-from langalign.report import dump_json
 from langalign.searchspace import SweepConfig
 from langalign.storage import Storage
 from langalign.sweepreport import write_sweep_report

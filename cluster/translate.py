@@ -19,8 +19,8 @@ from cluster.translate_local import LocalTranslation, text_columns
 from langalign import counterpart
 from langalign.data import read_labelled
 from langalign.errors import ConfigError
+from langalign.jsontext import dump_json
 from langalign.llm import ChatOptions, ChatTranslator
-from langalign.report import dump_json
 from langalign.storage import Storage
 from langalign.tasks import Task, build_task
 from langalign.translateconfig import TranslateConfig

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster import session
-from cluster.arrays import TrialArrays, load_arrays
+from cluster.arrays import load_arrays
 from cluster.bundle import MemberScheduler, TrialBundle
 from cluster.confirm import Comparison, measure_gain, own_trial
 from cluster.display import Display
@@ -189,7 +189,7 @@ class Sweep:
         Raises:
             IntegrityError: a stored embedding was altered; it is made anew by the next run.
         """
-        load = ray.remote(num_cpus=0, num_returns=2)(_load_arrays)
+        load = ray.remote(num_cpus=0, num_returns=2)(load_arrays)
         arrays: dict[str, Any] = {}
         read: dict[str, dict[str, str]] = {}
         for pooling in self.config.space.pooling or [self.config.encoder.pooling]:
@@ -340,10 +340,3 @@ class Sweep:
     def _keep(self, summary: dict[str, Any], start: float) -> None:
         summary["seconds"] = round(time.monotonic() - start, 3)
         self.files.keep_summary(summary)
-
-
-def _load_arrays(
-    storage: Storage, data: RunData, prefixes: dict[str, str]
-) -> tuple[TrialArrays, None]:
-    """As `load_arrays`; to get the second result costs nothing, and raises what that raised."""
-    return load_arrays(storage, data, prefixes), None

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from langalign.command import EXIT_INTERRUPTED, exit_status
 from langalign.configfile import describe_keys, load_config
-from langalign.report import dump_json
+from langalign.jsontext import dump_json
 
 __all__ = ["Arguments", "run_job"]
 

@@ -6,7 +6,7 @@ from functools import cache
 import yaml
 
 from langalign.benchmarkgrid import BenchmarkConfig
-from langalign.report import dump_json
+from langalign.jsontext import dump_json
 from langalign.versions import recorded_versions
 
 __all__ = ["CONFIG_FILE", "VERSIONS_FILE", "origin_files", "package_versions"]

@@ -19,25 +19,16 @@ import fnmatch
 import glob
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets.exceptions import DatasetsError
-from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # whichever it is built on
-
+from langalign.arrowfiles import read_parquet
 from langalign.errors import DataError
-from langalign.hub import ask_hub
 from langalign.storage import Storage
 from langalign.textfiles import (
-    CHUNK_ROWS,
     PickColumns,
     RawRows,
-    cut,
     read_aligned,
     read_csv,
     read_jsonl,
@@ -64,11 +55,11 @@ def read_rows(spec: str, pick: PickColumns) -> Iterator[RawRows]:
             raise DataError(f"{spec!r} names {len(parts)} files; give SOURCE_FILE|TARGET_FILE")
         with _text_file(parts[0]) as source, _text_file(parts[1]) as target:
             yield from read_aligned(source, target, pick)
-    elif hub is not None:
-        name, config, split = hub
-        yield from _read_dataset(spec, _load_hub(name, config, split), pick)
-    elif (saved := _saved_dataset(spec)) is not None:
-        yield from _read_dataset(spec, saved, pick)
+    elif hub is not None or _is_saved(_place_and_split(spec)[0]):
+        from langalign.hfdatasets import load_hub, load_saved, read_dataset
+
+        found = load_hub(*hub) if hub else load_saved(*_place_and_split(spec))
+        yield from read_dataset(spec, found, pick)
     else:
         for file, path in _data_files(spec):
             yield from _READERS[_format(file)](file, path, pick)
@@ -157,71 +148,18 @@ def _text_file(part: str) -> Iterator[tuple[str, Path]]:
         yield part, path
 
 
-# --- Arrow formats ----------------------------------------------------------------------------
+# --- data sets of the Hugging Face library ----------------------------------------------------
 
 
-def _read_parquet(file: str, path: Path, pick: PickColumns) -> Iterator[RawRows]:
-    try:
-        with pq.ParquetFile(path) as parquet:
-            columns = pick(file, parquet.schema_arrow.names)
-            batches = parquet.iter_batches(CHUNK_ROWS, columns=list(columns.values()))
-            yield from _arrow_rows(file, columns, batches, {})
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({error}); write it again") from error
-
-
-def _arrow_rows(
-    file: str,
-    columns: Mapping[str, str],
-    batches: Iterable[Any],
-    class_names: Mapping[str, Sequence[str]],
-) -> Iterator[RawRows]:
-    first = 1
-    for batch in batches:
-        values = {name: _arrow_values(batch.column(column)) for name, column in columns.items()}
-        yield RawRows(file, range(first, first + batch.num_rows), columns, values, class_names)
-        first += batch.num_rows
-
-
-def _arrow_values(column: Any) -> list[Any]:
-    # As bytes, so that text that is not UTF-8 is found by the check that knows its row
-    if pa.types.is_string(column.type):
-        column = column.cast(pa.binary())
-    elif pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_binary())
-    values: list[Any] = column.to_pylist()
-    return values
-
-
-def _read_dataset(spec: str, dataset: Any, pick: PickColumns) -> Iterator[RawRows]:
-    flat = dataset.flatten()  # a struct column {"translation": {"en", "ko"}} -> "translation.en"
-    columns = pick(spec, flat.column_names)
-    class_names = {
-        name: flat.features[column].names
-        for name, column in columns.items()
-        if isinstance(flat.features[column], datasets.ClassLabel)
-    }
-    chosen = flat.select_columns(list(columns.values())).with_format("arrow")
-    yield from _arrow_rows(spec, columns, chosen.iter(CHUNK_ROWS), class_names)
-
-
-def _saved_dataset(spec: str) -> Any | None:
-    """The data set of a folder that `Dataset.save_to_disk` wrote, or None."""
+def _place_and_split(spec: str) -> tuple[str, str]:
+    """FOLDER@SPLIT in its parts; the split is empty where none is named."""
     folder, _, split = (spec, "", "") if Path(spec).exists() else spec.rpartition("@")
-    if (Path(folder) / "dataset_dict.json").is_file():
-        saved = datasets.load_from_disk(folder)
-        if (split or "train") not in saved:
-            raise DataError(
-                f"{spec}: no split {split or 'train'!r} (found: {', '.join(saved)}); "
-                f"name one, as in {folder}@{next(iter(saved))}"
-            )
-        return saved[split or "train"]
-    if (Path(folder) / "state.json").is_file():
-        return datasets.load_from_disk(folder)
-    return None
+    return folder, split
 
 
-# --- the Hugging Face hub ---------------------------------------------------------------------
+def _is_saved(folder: str) -> bool:
+    """Whether `Dataset.save_to_disk` wrote it."""
+    return any((Path(folder) / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
 def _hub_spec(spec: str) -> tuple[str, str | None, str] | None:
@@ -239,23 +177,10 @@ def _is_local(spec: str) -> bool:
     return Path(spec).exists() or (Path(spec.rpartition("@")[0]).is_dir() and "@" in spec)
 
 
-def _load_hub(name: str, config: str | None, split: str) -> Any:
-    shown = f"{name}:{config}@{split}" if config else f"{name}@{split}"
-    ask_hub("data set", name, DataError)
-    try:
-        return datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{shown!r} is no local path, and no hub data set that loads ({cut(reason, 300)}); "
-            "check path, name, config and split, and the network or HF_HUB_OFFLINE"
-        ) from error
-
-
 _READERS: dict[str, Callable[[str, Path, PickColumns], Iterator[RawRows]]] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
-    ".parquet": _read_parquet,
+    ".parquet": read_parquet,
 }

@@ -6,7 +6,6 @@ notes, chosen: {method, aligner}}. Scores are stored in 0 to 1 and shown in poin
 one row of a table stands for several seeds it is their mean ± sample standard deviation.
 """
 
-import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from langalign.figures import COLOURS, DPI, MISSING, WIDTH_INCHES, tidy
 
 __all__ = [
     "confusion_table",
-    "dump_json",
     "method_label",
     "plot_comparison",
     "plot_curves",
@@ -51,15 +49,6 @@ _ALIGNERS = ("fc", "ae", "residual", "linear", "procrustes", "procrustes-uncentr
 _METRICS = {"f1": "F1", "macro_f1": "macro F1", "accuracy": "accuracy"}
 # They tell the units apart in greyscale.
 _LINES = ("-", "--", "-.", ":")
-
-
-def dump_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON with sorted keys, UTF-8 as it is and floats in full; one line unless `indent` is given.
-
-    Raises:
-        ValueError: a float is NaN or infinite, which JSON cannot say.
-    """
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, indent=indent)
 
 
 def method_label(method: str, aligner: str) -> str:

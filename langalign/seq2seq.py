@@ -12,12 +12,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    BartConfig,
-    BartForConditionalGeneration,
-)
 
 from langalign.errors import TranslationError
 from langalign.loop import (
@@ -68,6 +62,9 @@ class Seq2SeqTranslator(nn.Module):
         Raises:
             TranslationError: it is none, or cannot be reached.
         """
+        # transformers takes seconds to import, which who only plans a translator need not wait for.
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
         try:
             model = AutoModelForSeq2SeqLM.from_pretrained(name, revision=revision)
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
@@ -81,6 +78,8 @@ class Seq2SeqTranslator(nn.Module):
     @classmethod
     def tiny(cls, tokenizer_folder: Path, *, seed: int, **options: Any) -> Self:
         """A BART of two layers, 128 wide, with random weights, over a folder's tokenizer."""
+        from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
+
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
         made = cls(None, tokenizer, **options)
         seed_everything(seed, 6)

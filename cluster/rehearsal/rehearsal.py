@@ -37,7 +37,7 @@ from cluster.rehearsal.timeline import (
 from cluster.seaweed import Seaweed
 from langalign import counterpart
 from langalign.errors import ClusterError, ConfigError
-from langalign.report import dump_json
+from langalign.jsontext import dump_json
 from langalign.storage import STORAGE_VARIABLE
 
 __all__ = ["Rehearsal", "run_rehearsal"]

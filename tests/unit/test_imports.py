@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 from tiny_encoder import write_encoder
 
-HEAVY = {"peft", "sklearn", "torch._dynamo", "transformers"}
+HEAVY = {"datasets", "peft", "sklearn", "torch._dynamo", "transformers"}
 
 
 @pytest.mark.parametrize(
-    "module", ["cluster.bundle", "cluster.pipeline", "cluster.units", "serve.app"]
+    "module",
+    [
+        *("cluster.arrays", "cluster.bundle", "cluster.local_translation", "cluster.pipeline"),
+        *("cluster.translate", "cluster.units", "serve.app"),
+    ],
 )
 def test_drivers_and_workers_that_load_no_encoder_import_none_of_them(module: str) -> None:
     assert imported_by(f"import {module}") == set()

@@ -1,16 +1,12 @@
 """Tables and plots of a run: what they say, in which order, and that the PNGs hold it."""
 
 import io
-import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from rich.console import Console
@@ -19,7 +15,6 @@ from rich.table import Table
 from langalign import metrics
 from langalign.report import (
     confusion_table,
-    dump_json,
     plot_comparison,
     plot_curves,
     print_report,
@@ -171,38 +166,6 @@ def test_score_tables_show_what_metrics_gives() -> None:
 def test_a_confusion_matrix_of_another_size_than_the_labels_is_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         confusion_table(("a", "b"), [[1, 2]])
-
-
-# --- JSON -------------------------------------------------------------------------------------
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
-)
-
-
-@given(value=JSON)
-def test_json_is_one_line_that_reads_back_as_it_was(value: Any) -> None:
-    text = dump_json(value)
-    assert "\n" not in text
-    assert json.loads(text.encode()) == value
-
-
-def test_json_is_the_same_whatever_the_order_of_keys() -> None:
-    parts = {"b": 0.1, "a": [1, "한국어"], "c": None}
-    texts = {dump_json(dict(order)) for order in itertools.permutations(parts.items())}
-    assert texts == {'{"a": [1, "한국어"], "b": 0.1, "c": null}'}
-    assert dump_json({"a": 1}, indent=2) == '{\n  "a": 1\n}'
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_json_refuses_a_number_it_cannot_say(value: float) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        dump_json({"results": [{"value": value}]})
 
 
 # --- plots ------------------------------------------------------------------------------------
