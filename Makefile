@@ -51,7 +51,7 @@ results: $(READY) ## Run what docs/results.md reports and put it there (DATA=FOL
 	$(BIN)/python benchmarks/write_results.py "$(STORAGE)" benchmark-demo benchmark-mini benchmark-align-mlm
 
 test: $(READY) ## Run all tests, with those that start a Ray cluster or an S3 server
-	@$(BIN)/python -m pytest -m "slow or not slow" --durations=40 --durations-min=5
+	@$(BIN)/python -m pytest -m "slow or not slow" -n 2 --durations=40 --durations-min=5
 
 test-fast: $(READY) ## Run the default tier: no network, no server, no cluster
 	@$(BIN)/python -m pytest

@@ -3,9 +3,12 @@
 import os
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
+import hypothesis
 import pytest
 from seaweed import SeaweedServer
+from xdist.scheduler import LoadScopeScheduling
 
 # Ray reads its mode when it is imported, and without one the answer depends on what ran before:
 # the first local cluster leaves a token file, and from then on other commands ask for it.
@@ -15,6 +18,21 @@ os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
 # A machine that stands still for a minute, as a shared one may, is no fault: Ray would end every
 # driver without a word, and one of them is pytest itself.
 os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"  # noqa: SIM112 (its name)
+
+# How long an example takes depends on what else the machine does meanwhile.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
+
+class OneClusterAtATime(LoadScopeScheduling):  # type: ignore[misc]
+    """Of `pytest -n 2`: a process with the tests that may start a Ray cluster, one for the rest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "clusters" if "on_ray/" in nodeid or "serving/" in nodeid else "rest"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneClusterAtATime:
+    return OneClusterAtATime(config, log)
 
 
 @pytest.fixture(scope="session")

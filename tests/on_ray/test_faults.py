@@ -2,6 +2,7 @@
 
 import signal
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -34,21 +35,23 @@ from langalign.storage import Storage
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("step", ["tune", "align", "head"])
-def test_a_worker_killed_in_a_step_goes_on_from_its_checkpoint_to_the_same_result(
-    step: str, inputs: Path, storage: Storage, undisturbed: Finished
+@pytest.mark.parametrize("steps", [["tune"], ["align", "head"]])
+def test_a_worker_killed_in_each_step_of_a_run_goes_on_from_its_checkpoint_to_the_same_result(
+    steps: list[str], inputs: Path, storage: Storage, undisturbed: Finished
 ) -> None:
-    forget(storage, step)
+    forget(storage, *steps)
     kept = []
 
     def kill() -> None:
-        wait_for(lambda: has_checkpoint(storage, step), f"a checkpoint of {step}")
-        kill_worker("RayTrainWorker")
-        kept.append(last_checkpoint(storage, step))
+        for step in steps:
+            wait_for(partial(has_checkpoint, storage, step), f"a checkpoint of {step}")
+            kill_worker("RayTrainWorker")
+            kept.append(last_checkpoint(storage, step))
 
     summary = Run(inputs, storage, OFTEN).while_(kill)
     assert scores(summary) == pytest.approx(scores(undisturbed.summary), abs=1e-6)
-    kept[0].assert_continued()
+    for each in kept:
+        each.assert_continued()
 
 
 def test_a_worker_killed_while_embedding_changes_no_embedding(

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -89,10 +91,23 @@ def ip(*arguments: str) -> str:
 
 
 def nodes_and_stores() -> dict[tuple[int, float], str]:
-    """(pid, start) → command line of every process of this machine that is of Ray or of a store."""
+    """(pid, start) → command line of every process of this machine that is of Ray or of a store.
+
+    But for those of the tests that run beside these (`pytest -n 2`).
+    """
     found = {}
+    others = set(processes_beside())
     for process in psutil.process_iter(["cmdline", "create_time"]):
         shown = " ".join(process.info["cmdline"] or [])
-        if any(mark in shown for mark in MARKS):
+        if process not in others and any(mark in shown for mark in MARKS):
             found[process.pid, process.info["create_time"]] = shown
     return found
+
+
+def processes_beside() -> Iterator[psutil.Process]:
+    """What this process's parent has started other than this process, and all below it."""
+    parent = psutil.Process().parent()
+    for sibling in parent.children() if parent else []:
+        if sibling.pid != os.getpid():
+            with suppress(psutil.NoSuchProcess):
+                yield from sibling.children(recursive=True)
