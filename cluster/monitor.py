@@ -1,4 +1,4 @@
-"""One small actor that workers tell their progress, and their reason for stopping.
+"""One small actor that workers tell their progress, their place, and their reason for stopping.
 
 Ray Train consumes one report of a worker at a time, at its polling interval, so epochs that take
 milliseconds must not go through `ray.train.report`; they are posted here without waiting.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from langalign.errors import LangAlignError
@@ -35,15 +36,27 @@ class Progress:
 
 
 class Monitor:
-    """The actor: keeps the latest progress, and the first error that ended a step on purpose."""
+    """The actor: keeps the latest progress, and the first error that ended a step on purpose.
+
+    And the placement group of the workers, which the driver may have to free.
+    """
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._error: LangAlignError | None = None
+        self._place: PlacementGroup | None = None
 
     def post(self, progress: Progress) -> None:
         """Replace the progress."""
         self._progress = progress
+
+    def begin(self, place: PlacementGroup | None) -> None:
+        """Keep the placement group in which the work has begun."""
+        self._place = place
+
+    def place(self) -> PlacementGroup | None:
+        """That of the workers that began last."""
+        return self._place
 
     def fail(self, error: LangAlignError) -> None:
         """Keep the first error."""

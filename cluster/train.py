@@ -1,6 +1,7 @@
 """Run units of work on Ray Train V2: any number of CPU or GPU workers, restarts, checkpoints."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.util import remove_placement_group
 
 from cluster.checkpoints import filesystem_of
 from cluster.monitor import Progress, watching
@@ -35,8 +37,8 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
         """All but two, each of which starts a process (2 s of a core) that delays the workers.
 
         No Ray Dataset is handed to them. And the placement group of a controller that was killed
-        is Ray's to remove when the driver ends, as it then does; what would watch the controller
-        has every run wait up to a second for it, and works with a dashboard only.
+        is freed by `_free`: what Ray Train has for it keeps every run waiting for up to a second,
+        and finds nothing out where there is no dashboard.
         """
         callbacks = super()._create_default_callbacks()
         return [each for each in callbacks if not isinstance(each, _NOT_NEEDED)]
@@ -92,6 +94,7 @@ def run_units(
     except ray.train.TrainingFailedError as error:
         raise _ended_by(error, max_failures) from error
     except ray.exceptions.RayError as error:
+        _free(monitor)
         lost = " ".join(str(error).split())[:200]
         raise TrainingError(f"the Ray cluster was lost ({lost}); run again to go on") from error
     if problem is not None:
@@ -99,6 +102,13 @@ def run_units(
     missing = [unit.label for unit in units if not unit.output(storage).is_done()]
     if missing:
         raise TrainingError(f"{', '.join(missing)} ended without a result; run again to go on")
+
+
+def _free(monitor: Any) -> None:
+    """Give back what the workers had: Ray keeps it until the driver ends, which may go on."""
+    with suppress(ray.exceptions.RayError):  # the whole cluster is gone, and with it the monitor
+        if place := ray.get(monitor.place.remote()):
+            remove_placement_group(place)
 
 
 def _ended_by(error: Exception, max_failures: int) -> LangAlignError:

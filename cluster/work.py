@@ -19,6 +19,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import CheckpointUploadMode
+from ray.util.placement_group import get_current_placement_group
 
 from cluster.checkpoints import keep_state, kept_state
 from cluster.monitor import Progress
@@ -156,6 +157,7 @@ def train_units(
     An error raised on purpose is told to the monitor and ends the run without restarts, which
     would only repeat it; anything else (a killed process, a lost node) is Ray Train's to retry.
     """
+    monitor.begin.remote(get_current_placement_group())
     context = ray.train.get_context()
     worker = Worker(
         context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()

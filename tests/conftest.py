@@ -3,6 +3,8 @@
 import os
 import uuid
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -19,16 +21,25 @@ os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
 # driver without a word, and one of them is pytest itself.
 os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"  # noqa: SIM112 (its name)
 
+TESTS = Path(__file__).parent
+
 # How long an example takes depends on what else the machine does meanwhile.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
 class OneClusterAtATime(LoadScopeScheduling):  # type: ignore[misc]
-    """Of `pytest -n 2`: a process with the tests that may start a Ray cluster, one for the rest."""
+    """Of `pytest -n 2`: a process with the tests that start a Ray cluster, one for the rest."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "clusters" if "on_ray/" in nodeid or "serving/" in nodeid else "rest"
+        return "clusters" if starts_cluster(nodeid.partition("::")[0]) else "rest"
+
+
+@cache
+def starts_cluster(file: str) -> bool:
+    """Whether tests of a file, given from the root on, do: in these folders, the slow ones."""
+    path = TESTS.parent / file
+    return path.parent.name in ("on_ray", "serving") and "mark.slow" in path.read_text()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneClusterAtATime:

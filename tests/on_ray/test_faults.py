@@ -9,6 +9,7 @@ import psutil
 import pytest
 import ray
 from calls import Job, end_of, start_train
+from head import CPUS, Head
 from tiny import (
     OFTEN,
     OWN_CLUSTER,
@@ -27,6 +28,7 @@ from tiny import (
 )
 
 import langalign
+from cluster.session import session
 from jobs import train
 from langalign.errors import IntegrityError, TrainingError
 from langalign.outputs import StepOutput
@@ -103,6 +105,22 @@ def test_a_killed_driver_started_again_goes_on_to_the_same_result(
     steps = {line.split()[0]: line for line in again.out.splitlines() if line.strip()}
     cached = {name for name, line in steps.items() if "cached" in line}
     assert cached == {"tune", "embed", "align", "head"} - {step}
+
+
+def test_what_a_killed_controller_held_is_free_again_before_the_driver_ends(
+    inputs: Path, storage: Storage, head: Head
+) -> None:
+    forget(storage, "align")
+
+    def kill() -> None:
+        wait_for(lambda: has_checkpoint(storage, "align"), "a checkpoint of align")
+        assert ray.available_resources()["CPU"] < CPUS
+        kill_worker("TrainController")
+
+    with session(head.address):
+        with pytest.raises(TrainingError, match="the Ray cluster was lost"):
+            Run(inputs, storage, OFTEN).while_(kill)
+        wait_for(lambda: ray.available_resources().get("CPU") == CPUS, "free cores")
 
 
 def test_ctrl_c_in_a_step_ends_the_run_with_its_status(inputs: Path, storage: Storage) -> None:

@@ -1,6 +1,7 @@
 """SentenceEncoder and TextTokenizer against plain transformers calls on tiny random models."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,17 @@ def xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("bert"), "bert")
+
+
+@pytest.fixture(scope="module")
+def camembert(xlmr: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of `xlmr`: the models differ in nothing but their names."""
+    folder = tmp_path_factory.mktemp("models") / "camembert"
+    shutil.copytree(xlmr, folder)
+    names = {"model_type": "camembert", "architectures": ["CamembertModel"]}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | names))
+    return folder
 
 
 def load(folder: Path, **options: Any) -> SentenceEncoder:
@@ -157,9 +169,11 @@ def test_an_encoder_that_lacks_weights_is_refused(xlmr: Path, tmp_path: Path) ->
         load(tmp_path)
 
 
-def test_max_length_over_the_positions_is_refused(xlmr: Path, bert: Path) -> None:
-    with pytest.raises(ConfigError, match=r"max_length=65 is over the 64 positions"):
-        load(xlmr, max_length=65)
+def test_max_length_over_the_positions_is_refused(xlmr: Path, camembert: Path, bert: Path) -> None:
+    for counted_from_pad in (xlmr, camembert):
+        with pytest.raises(ConfigError, match=r"max_length=65 is over the 64 positions"):
+            load(counted_from_pad, max_length=65)
+    assert np.array_equal(load(camembert).embed(TEXTS), load(xlmr).embed(TEXTS))
     with pytest.raises(ConfigError, match=r"max_length=67 is over the 66 positions"):
         load(bert, max_length=67)
     assert load(bert, max_length=66).embed(TEXTS).shape == (len(TEXTS), WIDTH)

@@ -8,6 +8,7 @@ from tiny_encoder import write_encoder
 
 from cluster.encoders import store_encoder
 from langalign.encoder import SentenceEncoder
+from langalign.errors import EncoderError
 from langalign.storage import Storage
 
 
@@ -35,3 +36,11 @@ def test_one_that_was_thrown_away_is_kept_again(tmp_path: Path) -> None:
     assert store_encoder(storage, str(folder), None) == output
     assert output.is_done()
     output.fetch()
+
+
+def test_what_cannot_be_listed_is_said_by_loading(tmp_path: Path) -> None:
+    file = tmp_path / "encoder"
+    file.write_text("no folder")
+    with pytest.raises(EncoderError, match=r"encoder\.name='.*/encoder' is neither"):
+        store_encoder(Storage(str(tmp_path / "store")), str(file), None)
+    assert not (tmp_path / "store" / "steps").exists()
