@@ -24,6 +24,7 @@ from langalign.storage import Storage
 
 __all__ = ["run_units"]
 
+ANSWER_LIMIT_S = 10.0
 _NOT_NEEDED = (DatasetsCallback, PlacementGroupCleanerCallback)
 
 
@@ -36,9 +37,9 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
     def _create_default_callbacks(self) -> list[Any]:
         """All but two, each of which starts a process (2 s of a core) that delays the workers.
 
-        No Ray Dataset is handed to them. And the placement group of a controller that was killed
-        is freed by `_free`: what Ray Train has for it keeps every run waiting for up to a second,
-        and finds nothing out where there is no dashboard.
+        No Ray Dataset is handed to them. And what a killed controller's workers had, once they
+        worked, is freed by `_free`: what Ray Train has for it keeps every run waiting for up to a
+        second, and finds nothing out where there is no dashboard.
         """
         callbacks = super()._create_default_callbacks()
         return [each for each in callbacks if not isinstance(each, _NOT_NEEDED)]
@@ -88,6 +89,7 @@ def run_units(
         ),
     )
     try:
+        monitor.begin.remote(None)  # or what ran before would be taken for this run's
         with watching(monitor, show):
             trainer.fit()
         problem = ray.get(monitor.take_error.remote())
@@ -107,7 +109,7 @@ def run_units(
 def _free(monitor: Any) -> None:
     """Give back what the workers had: Ray keeps it until the driver ends, which may go on."""
     with suppress(ray.exceptions.RayError):  # the whole cluster is gone, and with it the monitor
-        if place := ray.get(monitor.place.remote()):
+        if place := ray.get(monitor.place.remote(), timeout=ANSWER_LIMIT_S):
             remove_placement_group(place)
 
 

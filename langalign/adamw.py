@@ -11,7 +11,8 @@ class AdamW(torch.optim.AdamW):
     """The optimiser of torch; its methods as they are without torch.compile's decorators.
 
     The first of them that is called imports all of torch.compile, so as to switch it off. That is
-    about 2 s and 70 MiB of every process that trains, and nothing is compiled here.
+    about 2 s and 70 MiB of a process that trains alone (one of several imports it with
+    DistributedDataParallel), and nothing is compiled here. `differentiable` has no effect.
     """
 
     add_param_group = unwrap(torch.optim.AdamW.add_param_group)

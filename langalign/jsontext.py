@@ -1,4 +1,7 @@
-"""JSON as every file of a result is written: the same value is the same text."""
+"""JSON as every file of a result is written: the same value is the same text.
+
+Not in `langalign.report`, which draws: matplotlib takes long to import.
+"""
 
 import json
 from typing import Any

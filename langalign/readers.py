@@ -153,8 +153,8 @@ def _text_file(part: str) -> Iterator[tuple[str, Path]]:
 
 def _place_and_split(spec: str) -> tuple[str, str]:
     """FOLDER@SPLIT in its parts; the split is empty where none is named."""
-    folder, _, split = (spec, "", "") if Path(spec).exists() else spec.rpartition("@")
-    return folder, split
+    folder, at, split = spec.rpartition("@")
+    return (folder, split) if at and not Path(spec).exists() else (spec, "")
 
 
 def _is_saved(folder: str) -> bool:

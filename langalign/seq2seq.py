@@ -62,7 +62,7 @@ class Seq2SeqTranslator(nn.Module):
         Raises:
             TranslationError: it is none, or cannot be reached.
         """
-        # transformers takes seconds to import, which who only plans a translator need not wait for.
+        # Imported here, as it takes seconds and to plan a translator loads none.
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         try:

@@ -95,19 +95,20 @@ def nodes_and_stores() -> dict[tuple[int, float], str]:
 
     But for those of the tests that run beside these (`pytest -n 2`).
     """
-    found = {}
     others = set(processes_beside())
+    found = {}
     for process in psutil.process_iter(["cmdline", "create_time"]):
         shown = " ".join(process.info["cmdline"] or [])
-        if process not in others and any(mark in shown for mark in MARKS):
-            found[process.pid, process.info["create_time"]] = shown
-    return found
+        if any(mark in shown for mark in MARKS):
+            found[process] = shown
+    others |= set(processes_beside())  # also those that have started meanwhile
+    return {(p.pid, p.create_time()): shown for p, shown in found.items() if p not in others}
 
 
 def processes_beside() -> Iterator[psutil.Process]:
-    """What this process's parent has started other than this process, and all below it."""
-    parent = psutil.Process().parent()
-    for sibling in parent.children() if parent else []:
+    """All below the other processes of the same run of pytest, if there are any."""
+    run = psutil.Process().parent() if "PYTEST_XDIST_WORKER" in os.environ else None
+    for sibling in run.children() if run else []:
         if sibling.pid != os.getpid():
             with suppress(psutil.NoSuchProcess):
                 yield from sibling.children(recursive=True)

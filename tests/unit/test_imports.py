@@ -21,6 +21,11 @@ def test_drivers_and_workers_that_load_no_encoder_import_none_of_them(module: st
     assert imported_by(f"import {module}") == set()
 
 
+@pytest.mark.parametrize("module", ["cluster.benchmark_group", "cluster.translate"])
+def test_what_draws_nothing_imports_no_plots(module: str) -> None:
+    assert imported_by(f"import {module}", {"matplotlib"}) == set()
+
+
 def test_to_embed_needs_none_of_them(tmp_path: Path) -> None:
     load = f"SentenceEncoder.load_frozen(Path({str(write_encoder(tmp_path))!r}), max_length=64)"
     code = "from pathlib import Path; from langalign.encoder import SentenceEncoder"
@@ -30,10 +35,13 @@ def test_to_embed_needs_none_of_them(tmp_path: Path) -> None:
 def test_to_train_needs_none_of_them() -> None:
     code = """
 import torch
+from langalign.adamw import AdamW
 from langalign.aligners import build_aligner
 from langalign.loop import FitOptions
 from langalign.training import Pairs, fit_aligner
 
+optimizer = AdamW([torch.nn.Parameter(torch.ones(1))])
+optimizer.load_state_dict(optimizer.state_dict())
 pairs = Pairs(torch.randn(8, 4), torch.randn(8, 4))
 fit_aligner(build_aligner("ae", 4), pairs, pairs, options=FitOptions(1e-3, max_epochs=2))"""
     assert imported_by(code) == set()

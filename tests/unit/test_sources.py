@@ -122,6 +122,14 @@ def test_a_split_of_a_saved_data_set(tmp_path: Path) -> None:
     assert "no split 'dev' (found: train, test)" in message(f"{tmp_path}/saved@dev")
 
 
+def test_a_missing_file_is_not_the_data_set_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reviews(["negative", "positive"]).save_to_disk(tmp_path / "saved")
+    monkeypatch.chdir(tmp_path / "saved")
+    assert "missing.csv: no such file" in message("missing.csv")
+
+
 def test_the_translation_struct_of_hub_data_sets(tmp_path: Path) -> None:
     pairs = [{"en": "hello", "ko": "안녕"}, {"en": "thanks", "ko": "고마워"}]
     datasets.Dataset.from_dict({"translation": pairs}).save_to_disk(tmp_path / "opus")
