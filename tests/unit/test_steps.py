@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,11 +146,12 @@ def test_a_run_is_named_by_its_first_step(steps: Steps, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(train, "_Trainer", Trainer)
     monkeypatch.setattr(train, "watching", lambda *_: nullcontext())
+    monitor = SimpleNamespace(begin=SimpleNamespace(remote=lambda place: None))
     other_head = Step("head", [_Named("head", "fc")])
     later = Step("align", [_Named("align", "linear")])
     for asked in ([ALIGN], [ALIGN, HEAD], [ALIGN, other_head], [later, HEAD]):
         units = [unit for step in asked for unit in step.units]
         with pytest.raises(TrainingError):
-            train.run_units(units, steps.storage, run="x", monitor=None, show=lambda _: None)
+            train.run_units(units, steps.storage, run="x", monitor=monitor, show=lambda _: None)
     # In it a driver finds its checkpoints, also where heads are asked for that were not before.
     assert names[0] == names[1] == names[2] != names[3]
