@@ -55,11 +55,14 @@ def read_rows(spec: str, pick: PickColumns) -> Iterator[RawRows]:
             raise DataError(f"{spec!r} names {len(parts)} files; give SOURCE_FILE|TARGET_FILE")
         with _text_file(parts[0]) as source, _text_file(parts[1]) as target:
             yield from read_aligned(source, target, pick)
-    elif hub is not None or _is_saved(_place_and_split(spec)[0]):
-        from langalign.hfdatasets import load_hub, load_saved, read_dataset
+    elif hub is not None:
+        from langalign.hfdatasets import load_hub, read_dataset
 
-        found = load_hub(*hub) if hub else load_saved(*_place_and_split(spec))
-        yield from read_dataset(spec, found, pick)
+        yield from read_dataset(spec, load_hub(*hub), pick)
+    elif (saved := _saved_place(spec)) is not None:
+        from langalign.hfdatasets import load_saved, read_dataset
+
+        yield from read_dataset(spec, load_saved(*saved), pick)
     else:
         for file, path in _data_files(spec):
             yield from _READERS[_format(file)](file, path, pick)
@@ -157,9 +160,11 @@ def _place_and_split(spec: str) -> tuple[str, str]:
     return (folder, split) if at and not Path(spec).exists() else (spec, "")
 
 
-def _is_saved(folder: str) -> bool:
-    """Whether `Dataset.save_to_disk` wrote it."""
-    return any((Path(folder) / name).is_file() for name in ("dataset_dict.json", "state.json"))
+def _saved_place(spec: str) -> tuple[str, str] | None:
+    """(folder, split) of a data set that `Dataset.save_to_disk` wrote, or None."""
+    folder, split = _place_and_split(spec)
+    marks = ("dataset_dict.json", "state.json")
+    return (folder, split) if any((Path(folder) / mark).is_file() for mark in marks) else None
 
 
 def _hub_spec(spec: str) -> tuple[str, str | None, str] | None:
@@ -174,7 +179,7 @@ def _hub_spec(spec: str) -> tuple[str, str | None, str] | None:
 
 
 def _is_local(spec: str) -> bool:
-    return Path(spec).exists() or (Path(spec.rpartition("@")[0]).is_dir() and "@" in spec)
+    return Path(spec).exists() or Path(_place_and_split(spec)[0]).is_dir()
 
 
 _READERS: dict[str, Callable[[str, Path, PickColumns], Iterator[RawRows]]] = {

@@ -37,7 +37,7 @@ class OneClusterAtATime(LoadScopeScheduling):  # type: ignore[misc]
 
 @cache
 def starts_cluster(file: str) -> bool:
-    """Whether tests of a file, given from the root on, do: in these folders, the slow ones."""
+    """Whether a file of tests, named from the root on, does: in these two folders the slow ones."""
     path = TESTS.parent / file
     return path.parent.name in ("on_ray", "serving") and "mark.slow" in path.read_text()
 
