@@ -1,7 +1,7 @@
 """Data sets of the `datasets` library: from the Hugging Face hub, or as it saved them in a folder.
 
-In a module of its own, which is imported for such a data set only: to import the library takes about
-half a second of every process.
+In a module of its own, which is imported for such a data set only: to import the library takes
+about half a second of every process.
 """
 
 from collections.abc import Iterator
