@@ -4,6 +4,9 @@ SHELL := bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# Ray starts a process for every part of a job, and each would compile what it imports anew: images
+# often have this variable set. It is also why pip need not compile what is never imported.
+export PYTHONDONTWRITEBYTECODE :=
 
 # The first Python that Ray and this project support; give another as `make demo PYTHON=/path`.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
@@ -88,9 +91,9 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	echo "setting up $(VENV) with $$($(PYTHON) --version), a minute or two" >&2
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 $(BENCH_READY): $(READY)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	touch $@

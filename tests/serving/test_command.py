@@ -1,4 +1,4 @@
-"""`python -m serve`, which `make serve` runs: its line works, its errors are one line."""
+"""`python -m serve`, which `make serve` runs: the line that it prints works."""
 
 import json
 import os
@@ -8,23 +8,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import psutil
 import pytest
-from cards import CARD
 from real_service import replicas_below
 
 from cluster.ports import free_ports
 from langalign.storage import Storage
-from serve.__main__ import _question
-from serve.schemas import ModelCard
-from serve.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
-
 
 # Of the gRPC server of every replica, which unpickles what it is sent.
 UNPICKLING = "/ray.serve.ASGIService/HandleRequest"
@@ -71,23 +65,6 @@ def test_the_printed_line_works_as_it_stands(models: Storage) -> None:
         assert process.wait(60) == 0
 
 
-@pytest.mark.parametrize(
-    ("cards", "asked"),
-    [
-        ([{}], {"language": "xc", "inputs": ["a sentence"]}),
-        ([{}, {"name": "n"}], {"model": "m", "language": "xc", "inputs": ["a sentence"]}),
-        (
-            [{"inputs": "pair"}],
-            {"language": "xc", "inputs": [{"premise": "a sentence", "hypothesis": "another one"}]},
-        ),
-    ],
-)
-def test_the_line_asks_what_the_model_can_answer(
-    cards: list[dict[str, Any]], asked: dict[str, Any]
-) -> None:
-    assert _question([ModelCard(**CARD | card) for card in cards]) == asked
-
-
 def listening(process: psutil.Process) -> set[int]:
     """TCP ports that a process listens on."""
     places = process.net_connections("tcp")
@@ -101,29 +78,3 @@ def answer_to_a_stranger(port: int) -> grpc.StatusCode:
     with channel, pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary(UNPICKLING)(b"", timeout=10)
     return refused.value.code()
-
-
-def test_help_lists_every_key() -> None:
-    with command("--help") as process:
-        shown, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    assert {"host", "port", *Settings.model_fields} <= set(shown.split())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "text"),
-    [
-        (["modle=x"], 2, "did you mean 'model'"),
-        (["inputs=0"], 2, "inputs=0"),
-        (["host=0.0.0.0"], 2, "auth=off"),
-        (["model=none"], 1, "no model none"),
-    ],
-)
-def test_mistakes_are_one_line(
-    models: Storage, arguments: list[str], status: int, text: str
-) -> None:
-    with command(*arguments, f"storage={models.root}") as process:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == status
-        (line,) = errors.splitlines()
-        assert text in line
