@@ -68,7 +68,7 @@ class LocalCluster:
             "RAY_AUTH_MODE": "token",
             # A part of a rehearsal may be over before the 10 s after which nodes report.
             "RAY_metrics_report_interval_ms": "2000",
-            # Nodes that are told to end have no traffic of a service left that they could hand over.
+            # Nodes that are told to end have no traffic of a service to hand over.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_AUTH_TOKEN_PATH": str(token_file),
             "PATH": f"{Path(command_of_this_python('ray')).parent}:{os.environ['PATH']}",
