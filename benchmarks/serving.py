@@ -17,9 +17,12 @@ cores. (Named serving.py, because a script serve.py would hide the package `serv
 
 Closed loop: each of 1, 8, 32, 128 connections asks again as soon as it is answered, and where it is
 refused (503) after the seconds of Retry-After; latencies are those of answers. Open loop: Poisson
-arrivals at a share of the highest closed-loop rate, latency from the moment of arrival.
-`ceiling` is the bare model in this process over 500 sentences in batches tokenised and sorted
-beforehand, measured before, between and after the servers, as a machine's speed drifts.
+arrivals at a share of each server's own best closed-loop rate, latency from the moment of arrival.
+
+A machine's speed drifts, so all servers but `empty` run side by side and each load comes in rounds:
+one server after the other has it while the rest are idle, and ratios are of rates of one round.
+`bare` is the model in this process over 500 sentences in batches tokenised and sorted beforehand,
+measured in every round too.
 """
 
 import argparse
@@ -27,8 +30,10 @@ import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 
 import httpx2
 import numpy as np
@@ -56,6 +61,9 @@ from langalign.storage import Storage
 
 CONNECTIONS = (1, 8, 32, 128)
 PEERS = ("pipeline", "sentence-transformers")
+WAYS = (*PEERS, "ours", "empty")
+BARE = "bare"
+RATIOS = (*PEERS, BARE)  # what rates are divided by
 CEILING_TEXTS = 500
 
 
@@ -88,7 +96,7 @@ class Ceiling:
         self.batches = [self.encoder.batch(tokens, rows) for rows in self.encoder.batches(tokens)]
 
     @torch.inference_mode()
-    def per_s(self) -> float:
+    def measured(self) -> Measured:
         """Sentences per second, in whole passes that take as long as a load or longer."""
         self.encoder(*self.batches[0])
         began, passes = time.perf_counter(), 0
@@ -96,67 +104,110 @@ class Ceiling:
             for batch in self.batches:
                 self.encoder(*batch)
             passes += 1
-        return passes * self.sentences / spent
+        return Measured(BARE, "", 0, passes * self.sentences / spent, 0.0, 0.0, 0, 0)
 
 
-def measure(way: str, port: int, texts: list[str], arguments: argparse.Namespace) -> list[Measured]:
-    """All loads on one server, from a process of its own."""
-    found = []
+Round = dict[str, Measured]  # what each server, and the bare model, did in one round of a load
+
+
+def measure(
+    ports: dict[str, int], texts: list[str], ceiling: Ceiling, arguments: argparse.Namespace
+) -> list[list[Round]]:
+    """For each load its rounds, in which the servers take turns, the last first in every second.
+
+    A load comes from a process of its own, after the ones before it have ended.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
 
-        def load(connections: int, per_s: float | None = None) -> None:
-            job = pool.submit(run_load, way, port, texts, arguments.seconds, connections, per_s)
-            found.append(job.result())
+        def load(way: str, connections: int, per_s: float | None) -> Measured:
+            asked = (way, ports[way], texts, arguments.seconds, connections, per_s)
+            return pool.submit(run_load, *asked).result()
 
-        for connections in CONNECTIONS:
-            load(connections)
-        load(128, arguments.share * max(row.per_s for row in found))
-    return found
+        def rounds(connections: int, rates: dict[str, float] | None = None) -> list[Round]:
+            found = []
+            for number in range(arguments.rounds):
+                ways = list(ports)[:: -1 if number % 2 else 1]
+                one = {BARE: ceiling.measured()}
+                one |= {w: load(w, connections, rates[w] if rates else None) for w in ways}
+                found.append(one)
+            return found
+
+        closed = [rounds(connections) for connections in CONNECTIONS]
+        best = {way: max(median(r[way].per_s for r in found) for found in closed) for way in ports}
+        return [*closed, rounds(128, {way: arguments.share * best[way] for way in ports})]
 
 
-def report(rows: list[Measured], notes: list[str]) -> None:
-    """Print the table, a line for each load and server, with the rate over the pipeline's."""
-    table = Table(title="one sentence a request")
-    for column in ("load", "server", "requests/s", "ratio", "p50 ms", "p99 ms", "503", "failed"):
-        table.add_column(column, justify="left" if column in ("server", "load") else "right")
-    base = {row.load: row.per_s for row in rows if row.way == PEERS[0]}
-    for row in sorted(rows, key=lambda row: (row.connections, row.load)):
-        ratio = f"{row.per_s / base[row.load]:.2f}" if row.load in base else "–"
-        figures = [f"{row.per_s:.0f}", ratio, f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}"]
-        table.add_row(row.load, row.way, *figures, str(row.refused), str(row.failed))
-    console = Console(width=110)
-    console.print(table)
-    for note in notes:
-        console.print(note)
+def report(loads: list[list[Round]]) -> None:
+    """Print the table: for each load and server the medians over the rounds, of ratios too."""
+    table = Table(title=f"one sentence a request; medians of {len(loads[0])} rounds")
+    for column in ("load", "server"):
+        table.add_column(column)
+    over = [f"over {base}" for base in RATIOS]
+    for column in ("requests/s", *over, "p50 ms", "p99 ms", "p99/p50", "503", "failed"):
+        table.add_column(column, justify="right")
+    for rounds in loads:
+        for way in rounds[0]:
+            if way != BARE:
+                table.add_row(*_row(rounds, way))
+    Console(width=165).print(table)
+
+
+def _row(rounds: list[Round], way: str) -> list[str]:
+    rows = [found[way] for found in rounds]
+    p50_ms, p99_ms = median(row.p50_ms for row in rows), median(row.p99_ms for row in rows)
+    spread = median(row.p99_ms / row.p50_ms for row in rows)
+    return [
+        *(rows[0].load, way, f"{median(row.per_s for row in rows):.0f}"),
+        *(_ratio(rounds, way, base) for base in RATIOS),
+        *(f"{p50_ms:.1f}", f"{p99_ms:.1f}", f"{spread:.1f}"),
+        *(str(sum(row.refused for row in rows)), str(sum(row.failed for row in rows))),
+    ]
+
+
+def _ratio(rounds: list[Round], way: str, base: str) -> str:
+    """A server's rate over another's of the same round: median, least and most."""
+    is_open = rounds[0][way].load.startswith("open")  # each server has arrivals of its own
+    if base not in rounds[0] or way == base or is_open:
+        return "–"
+    found = [r[way].per_s / r[base].per_s for r in rounds]
+    return f"{median(found):.2f} ({min(found):.2f}–{max(found):.2f})"
 
 
 def main() -> None:
     """Measure all servers and print the table."""
     arguments = _parse()
     texts = sentences_as_long_as_real_ones(2_000)
-    rows: list[Measured] = []
-    notes: list[str] = []
-    vectors: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         models = make_models(arguments.size, folder)
-        ceiling = Ceiling(models[1], texts[:CEILING_TEXTS], arguments)
-        bare = [ceiling.per_s()]
-        for way in arguments.ways:
-            (port,) = free_ports(1)
+        # `empty` and the service are a cluster of Ray each, and HAProxy has the same ports in both.
+        for ways in (set(arguments.ways) - {"empty"}, set(arguments.ways) & {"empty"}):
+            if ways:
+                compare([way for way in WAYS if way in ways], folder, models, texts, arguments)
+
+
+def compare(
+    ways: list[str],
+    folder: Path,
+    models: tuple[Path, Path],
+    texts: list[str],
+    arguments: argparse.Namespace,
+) -> None:
+    """Start some servers, measure them in turn, and print; `models` as `make_models` gives them."""
+    ceiling = Ceiling(models[1], texts[:CEILING_TEXTS], arguments)
+    ports = dict(zip(ways, free_ports(len(ways)), strict=True))
+    with ExitStack() as running:
+        for way, port in ports.items():
             command, env = start_of(way, folder, models, port, arguments)
-            with server(command, port, folder / f"{way}.log", env) as (ready_s, _):
-                notes.append(f"{way}: ready after {ready_s:.1f} s")
-                if way in ("pipeline", "ours"):
-                    vectors[way] = probabilities(port, texts[:50])
-                rows += measure(way, port, texts, arguments)
-            bare.append(ceiling.per_s())
-    listed = ", ".join(f"{per_s:.0f}" for per_s in bare)
-    notes.append(f"ceiling before, between and after the servers: {listed} sentences/s")
-    if len(vectors) == 2:
-        difference = np.abs(vectors["ours"] - vectors["pipeline"]).max()
-        notes.append(f"largest difference of a probability between the two: {difference:.1e}")
-    report(rows, notes)
+            running.enter_context(server(command, port, folder / f"{way}.log", env))
+        if {"pipeline", "ours"} <= ports.keys():
+            theirs, our = (probabilities(ports[way], texts[:50]) for way in ("pipeline", "ours"))
+            difference = np.abs(theirs - our).max()
+            print(f"largest difference of a probability, pipeline and ours: {difference:.1e}")
+        loads = measure(ports, texts, ceiling, arguments)
+    report(loads)
+    bare = [found[BARE].per_s for rounds in loads for found in rounds]
+    print(f"bare model: {median(bare):.0f} sentences/s ({min(bare):.0f} to {max(bare):.0f})")
 
 
 def start_of(
@@ -187,8 +238,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--ingress", choices=("haproxy", "python"), default="haproxy")
-    ways = [*PEERS, "ours", "empty"]
-    parser.add_argument("--ways", nargs="+", choices=ways, default=ways, help="servers to measure")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="servers to measure")
+    parser.add_argument("--rounds", type=int, default=3, help="of each load, servers taking turns")
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all replicas together"
     )

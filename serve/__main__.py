@@ -6,6 +6,7 @@ Always on a Ray of its own: to a running cluster `serve deploy serve/config.yaml
 
 import json
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from ray import serve
 from langalign.authtoken import protect_token
 from langalign.command import exit_status
 from langalign.configfile import describe_keys, load_config
-from langalign.errors import ServingError
+from langalign.errors import ConfigError, ServingError
 from serve.app import build, open_keys
 from serve.client import Client
 from serve.schemas import ModelCard
@@ -52,6 +53,7 @@ def _serve(arguments: list[str]) -> None:
     local = load_config(LocalSettings, overrides=arguments)
     settings = Settings(**local.model_dump(exclude={"host", "port"}))
     needs_key = open_keys(settings, local.host) is not None
+    _check_port(local.host, local.port)
     application = build(settings)
     # Not of a cluster that RAY_ADDRESS or this machine has: what it serves would end with this.
     ray.init(address="local", log_to_driver=False, logging_level="ERROR", include_dashboard=False)
@@ -60,8 +62,8 @@ def _serve(arguments: list[str]) -> None:
         try:
             serve.start(http_options={"host": local.host, "port": local.port})
             serve.run(application)
-        except RuntimeError as error:
-            # Serve's own word for a deployment that does not come up; the cause is in it.
+        except (RuntimeError, TimeoutError) as error:
+            # Serve's own words for a deployment or proxy that does not come up; the cause is there.
             raise ServingError(f"the service did not start: {error}") from error
         host = f"[{local.host}]" if ":" in local.host else local.host
         _tell(f"http://{host}:{local.port}", needs_key)
@@ -72,9 +74,29 @@ def _serve(arguments: list[str]) -> None:
         ray.shutdown()
 
 
+def _check_port(host: str, port: int) -> None:
+    """Refuse a port on which something listens, before anything is trained or started.
+
+    Raises:
+        ConfigError: it is taken, or the address is none of this machine.
+    """
+    try:
+        place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(place[0]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place[4])
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on host={host} port={port}: {error.strerror}; end what listens "
+            "there, or name another port or address"
+        ) from None
+
+
 def _tell(url: str, needs_key: bool) -> None:
-    """Print the address, and a curl line that works as it stands."""
-    print(f"\nserving at {url}  (API: {url}/docs, stop with Ctrl-C)")
+    """Print the addresses, and a curl line; with keys, KEY and LANGUAGE are to be filled in."""
+    (node,) = ray.nodes()
+    metrics = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    print(f"\nserving at {url}  (API: {url}/docs, metrics: {metrics}, stop with Ctrl-C)")
     key = "-H 'Authorization: Bearer KEY' " if needs_key else ""
     asked = {"language": "LANGUAGE", "inputs": ["a sentence"]}
     if not needs_key:

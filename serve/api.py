@@ -22,6 +22,7 @@ from serve.problems import (
     invalid_body,
     overloaded,
     problem_response,
+    unavailable,
     unforeseen,
 )
 from serve.schemas import (
@@ -50,8 +51,6 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-# Places of a full service become free about this soon.
-RETRY_AFTER_S = 1.0
 PROBLEMS = {
     400: "the body is not JSON",
     401: "no API key, or a wrong one",
@@ -98,7 +97,7 @@ def _classify_endpoint(backend: Backend, limits: Limits, keys: KeyFile | None) -
     async def answer(request: Request) -> Response:
         _check_key(keys, request)
         if places.locked():
-            raise overloaded(RETRY_AFTER_S)
+            raise overloaded()
         async with places:
             # Read here and not by FastAPI, which has no limit and would keep the faulty input.
             body = await _read_body(request, limits)
@@ -165,7 +164,7 @@ def _add_health(api: FastAPI, backend: Backend) -> None:
     )
     async def readyz() -> Response:
         if not await backend.models():
-            raise ProblemError(503, "no model is loaded yet; ask again soon")
+            raise unavailable("no model is loaded yet; ask again soon")
         return _json(Health())
 
 

@@ -193,6 +193,8 @@ def _ray_limits(settings: Settings) -> dict[str, Any]:
         "max_ongoing_requests": bound,
         "max_queued_requests": bound,
         "backpressure_config": {"status_code": 503, "retry_after_s": 1},
+        # A replica that is replaced answers what it has first.
+        "graceful_shutdown_timeout_s": settings.body_s + settings.request_s,
     }
 
 

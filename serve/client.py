@@ -5,7 +5,8 @@
 
 A full service (503, a proxy's 502 or 429) is asked again after the seconds that Retry-After names,
 and so is one whose connection breaks or whose proxy finds no replica (HAProxy's 500): classifying
-twice does no harm. Everything else raises at once, and so does a wait of more than 30 s.
+twice does no harm. Everything else raises at once: no answer within `timeout_s`, and a wait of more
+than 30 s, too.
 """
 
 import random
@@ -32,6 +33,8 @@ from serve.schemas import (
 __all__ = ["Client", "ServiceError"]
 
 RETRIED = (429, 502, 503)
+# A service that has not answered in time is not helped by being asked once more.
+HOPELESS = (httpx2.ReadTimeout, httpx2.WriteTimeout)
 PROBLEM = "application/problem+json"
 LONGEST_PAUSE_S = 30.0
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -61,7 +64,13 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`retries` is how often a request that may succeed later is sent again."""
+        """`retries` is how often a request that may succeed later is sent again.
+
+        Raises:
+            ServiceError: `url` is no http:// or https:// address.
+        """
+        if not url.startswith(("http://", "https://")):
+            raise ServiceError(f"the address {url} begins with neither http:// nor https://")
         self._retries = retries
         self._sleep = sleep
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -136,7 +145,7 @@ class Client:
             try:
                 answer = self._http.request(method, path, content=body, headers=headers)
             except httpx2.TransportError as error:
-                if is_last:
+                if is_last or isinstance(error, HOPELESS):
                     raise ServiceError(
                         f"no answer from {self._http.base_url}: {type(error).__name__}: {error}; "
                         "check the address and that the service runs"

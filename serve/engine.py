@@ -20,7 +20,7 @@ from langalign.encoder import SentenceEncoder
 from langalign.model import TextModel
 from langalign.tokens import TokenizedText
 
-__all__ = ["Engine", "Rows"]
+__all__ = ["Engine", "FloatArray", "Rows"]
 
 FloatArray = npt.NDArray[np.float32]
 # About 5 ms of one core in fp32. Threads that share less wait for one another longer than they

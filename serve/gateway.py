@@ -9,13 +9,11 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from serve.choosing import choose_model
-from serve.problems import ProblemError, in_time, overloaded
+from serve.problems import ProblemError, in_time, overloaded, unavailable
 from serve.schemas import ClassifyRequest, ClassifyResponse, ModelCard
 
 __all__ = ["RemoteBackends"]
 
-# A replica is lost or full for about this long.
-RETRY_AFTER_S = 1.0
 # An encoder that does not say within this time what it serves counts as away; a probe of Kubernetes
 # gives up after 1 s.
 CARDS_LIMIT_S = 0.5
@@ -63,9 +61,7 @@ class RemoteBackends:
             ProblemError: no encoder answers (503).
         """
         if not any(await asyncio.gather(*map(self._look, self._encoders))):
-            raise ProblemError(
-                503, "no encoder answers now; ask again soon", headers={"Retry-After": "1"}
-            )
+            raise unavailable("no encoder answers now; ask again soon")
         cards = [card for found in self._cards.values() for card in found]
         return sorted(cards, key=lambda card: card.name)
 
@@ -84,9 +80,9 @@ async def _called(response: Any) -> Any:
     try:
         return await response
     except (BackPressureError, DeploymentUnavailableError, RayActorError):
-        raise overloaded(RETRY_AFTER_S) from None
+        raise overloaded() from None
     except grpc.aio.AioRpcError as error:
         # Serve's throughput mode: a replica that shuts down cancels what it has not answered.
         if error.code() is not grpc.StatusCode.CANCELLED:
             raise
-        raise overloaded(RETRY_AFTER_S) from None
+        raise overloaded() from None

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from langalign import artifacts
 from langalign.aligners import NoAligner
@@ -27,14 +29,11 @@ __all__ = ["Loader", "ServedModel", "encoder_digest", "is_passing"]
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One loaded version; `encoder_digest` is the same for versions that share an encoder.
-
-    `unaligned` is the same encoder and head without the aligner, to show what it does.
-    """
+    """One loaded version; `encoder_digest` is the same for versions that share an encoder."""
 
     manifest: Manifest
     model: TextModel
-    unaligned: TextModel
+    compared: "ComparedModel"
     encoder_digest: str
     precision: str
 
@@ -52,6 +51,22 @@ class ServedModel:
     def languages(self) -> tuple[str, str]:
         """Source and target language."""
         return self.model.source_language, self.model.target_language
+
+
+class ComparedModel(TextModel):
+    """A model that shows what its aligner does: with it and without it, from one embedding."""
+
+    def __init__(
+        self, encoder: SentenceEncoder, model: AlignedHead, config: dict[str, Any]
+    ) -> None:
+        super().__init__(encoder, model, config)
+        plain = AlignedHead(NoAligner(), model.head, direction=config["direction"])
+        self._unaligned = TextModel(encoder, plain, config)
+
+    def classify(self, embeddings: Tensor, *, of_target: bool) -> npt.NDArray[np.float32]:
+        """Probabilities (N, 2C) of embeddings (N, D): C with the aligner, then C without."""
+        aligned = super().classify(embeddings, of_target=of_target)
+        return np.hstack([aligned, self._unaligned.classify(embeddings, of_target=of_target)])
 
 
 def encoder_digest(manifest: Manifest) -> str:
@@ -108,10 +123,9 @@ class Loader:
                 encoder = self._load_encoder(folder / ENCODER_FOLDER, config["encoder"])
                 self._encoders[digest] = encoder
         model = TextModel.from_folder(folder, encoder=encoder)
-        plain = AlignedHead(NoAligner(), model.model.head, direction=config["direction"])
-        unaligned = TextModel(encoder, plain, config)
+        compared = ComparedModel(encoder, model.model, config)
         precision = encoder.precision if self.precision == "model" else self.precision
-        return ServedModel(manifest, model, unaligned, digest, precision)
+        return ServedModel(manifest, model, compared, digest, precision)
 
     def _load_encoder(self, folder: Path, options: dict[str, Any]) -> SentenceEncoder:
         if self.precision != "model":

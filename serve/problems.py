@@ -22,12 +22,15 @@ __all__ = [
     "invalid_body",
     "overloaded",
     "problem_response",
+    "unavailable",
     "unforeseen",
 ]
 
 logger = logging.getLogger("ray.serve")
 
 SHOWN_FAULTS = 20
+# Places of a full service become free about this soon.
+SOON_S = 1.0
 FAULT_DETAIL = "a fault of the service, which its log explains"
 
 
@@ -55,13 +58,16 @@ def _rebuilt(problem: Problem, headers: dict[str, str]) -> ProblemError:
     return ProblemError(problem.status, problem.detail, errors=problem.errors, headers=headers)
 
 
-def overloaded(wait_s: float) -> ProblemError:
+def overloaded(wait_s: float = SOON_S) -> ProblemError:
     """503 with Retry-After, in whole seconds."""
-    return ProblemError(
-        503,
-        "the queue is full: send the request again after the seconds that Retry-After names",
-        headers={"Retry-After": str(max(1, math.ceil(wait_s)))},
+    return unavailable(
+        "the queue is full: send the request again after the seconds that Retry-After names", wait_s
     )
+
+
+def unavailable(detail: str, wait_s: float = SOON_S) -> ProblemError:
+    """503 with Retry-After, in whole seconds, at least one."""
+    return ProblemError(503, detail, headers={"Retry-After": str(max(1, math.ceil(wait_s)))})
 
 
 def unforeseen(fault: Exception) -> ProblemError:

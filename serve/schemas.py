@@ -1,8 +1,8 @@
 """What goes over the wire: requests, answers, model cards and problem details (RFC 9457)."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue
 
 __all__ = [
     "ClassifyRequest",
@@ -41,7 +41,8 @@ class ClassifyRequest(_Incoming):
         None, description="model name, as in /v1/models; unset: the only one of the language"
     )
     language: str = Field(min_length=1, max_length=64, description="language code of the inputs")
-    inputs: list[str | PairInput] = Field(
+    # Only the first fault is looked for: a body within the limits has room for half a million.
+    inputs: Annotated[list[str | PairInput], FailFast()] = Field(
         min_length=1,
         description="texts, or {premise, hypothesis} where the model's task is on pairs",
     )
@@ -49,7 +50,7 @@ class ClassifyRequest(_Incoming):
         None, ge=1, le=10_000, description="give only the k likeliest labels; unset: all"
     )
     compare: bool = Field(
-        False, description="also answer without the aligner, at the cost of a second pass"
+        False, description="also answer without the aligner, from the same pass of the encoder"
     )
 
 

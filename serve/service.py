@@ -5,7 +5,6 @@ queue cannot fail for the fault of one request.
 """
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from langalign.tokens import TokenizedText
 from serve.batching import TokenBatcher
 from serve.cache import AnswerCache, cache_keys
 from serve.density import TokenDensity
-from serve.engine import Rows
+from serve.engine import FloatArray, Rows
 from serve.inputs import check_limits, columns
 from serve.lanes import Answer
 from serve.loading import ServedModel
@@ -114,17 +113,15 @@ class Service:
         if self._cache is None:
             self._refuse_early(request.language, lengths, served)
         tokens = await _tokenized(served, texts, pairs, in_thread=characters > THREAD_CHARACTERS)
-        rows = Rows(served.model, request.language == served.model.target_language, tokens)
+        model = served.compared if request.compare else served.model
+        rows = Rows(model, request.language == model.target_language, tokens)
         self._density.saw(request.language, characters=characters, tokens=rows.token_count)
         answer = await self._classified(rows, served)
-        bare = None
-        if request.compare:
-            bare = await self._computed(dataclasses.replace(rows, model=served.unaligned), served)
         return ClassifyResponse(
             model=served.name,
             version=served.version,
             language=request.language,
-            predictions=_predictions(served, rows, answer, bare, request.top_k),
+            predictions=_predictions(rows, answer.probabilities, request.top_k),
             timing=Timing(
                 queue_ms=round(answer.queue_s * 1000, 3),
                 compute_ms=round(answer.compute_s * 1000, 3),
@@ -143,7 +140,8 @@ class Service:
         """The answer from the cache, if there is one that holds every row, else from the model."""
         if self._cache is None:
             return await self._computed(rows, served)
-        keys = cache_keys(rows, f"{served.name}/{served.version}")
+        kind = type(rows.model).__name__  # a comparison has more columns
+        keys = cache_keys(rows, f"{served.name}/{served.version}/{kind}")
         known = self._cache.find(keys)
         if known is not None:
             return Answer(known, 0.0, 0.0)
@@ -174,11 +172,12 @@ async def _tokenized(
     return tokenize(texts, pairs)
 
 
-def _predictions(
-    served: ServedModel, rows: Rows, answer: Answer, bare: Answer | None, top_k: int | None
-) -> list[Prediction]:
-    ranked = _ranked(served.model.labels, answer, top_k)
-    plain = _ranked(served.model.labels, bare, top_k) if bare else [None] * len(ranked)
+def _predictions(rows: Rows, found: FloatArray, top_k: int | None) -> list[Prediction]:
+    """Of probabilities (N, C), or (N, 2C) of a comparison."""
+    labels = rows.model.labels
+    ranked = _ranked(labels, found[:, : len(labels)], top_k)
+    unaligned = found[:, len(labels) :]
+    plain = _ranked(labels, unaligned, top_k) if unaligned.size else [None] * len(ranked)
     return [
         Prediction(
             label=next(iter(probabilities)),
@@ -193,10 +192,10 @@ def _predictions(
     ]
 
 
-def _ranked(labels: Sequence[str], answer: Answer, top_k: int | None) -> list[dict[str, float]]:
+def _ranked(labels: Sequence[str], found: FloatArray, top_k: int | None) -> list[dict[str, float]]:
     """Probabilities by label of each row, likeliest first, at most `top_k`."""
-    order = np.argsort(-answer.probabilities, axis=1, kind="stable")[:, :top_k].tolist()
-    values = answer.probabilities.astype(float).round(6).tolist()
+    order = np.argsort(-found, axis=1, kind="stable")[:, :top_k].tolist()
+    values = found.astype(float).round(6).tolist()
     return [
         {labels[place]: row[place] for place in best}
         for best, row in zip(order, values, strict=True)

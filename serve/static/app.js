@@ -1,7 +1,7 @@
 "use strict";
 // The page of the service. What users and models wrote goes in through textContent only.
 
-const ROWS_OF_A_REQUEST = 64;
+let rowsOfARequest = 64;
 const RETRIES = 3;
 const byId = (id) => document.getElementById(id);
 let models = [];
@@ -24,7 +24,9 @@ async function call(path, body) {
   if (byId("key").value) headers.Authorization = `Bearer ${byId("key").value}`;
   const options = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body) };
   for (let attempt = 0; ; attempt += 1) {
-    const answer = await fetch(path, options);
+    const answer = await fetch(path, options).catch(() => {
+      throw new Error("the service cannot be reached: see that it runs, then try again");
+    });
     if (answer.ok) return answer.json();
     if (answer.status === 503 && attempt < RETRIES) {
       await pause(Number(answer.headers.get("Retry-After")) || 1);
@@ -235,8 +237,8 @@ async function classify(event) {
     const language = byId("language").value;
     const compare = byId("compare").checked;
     const began = performance.now();
-    for (let done = 0; done < inputs.length; done += ROWS_OF_A_REQUEST) {
-      const part = inputs.slice(done, done + ROWS_OF_A_REQUEST);
+    for (let done = 0; done < inputs.length; done += rowsOfARequest) {
+      const part = inputs.slice(done, done + rowsOfARequest);
       say(`${done} of ${inputs.length}`);
       const answer = await call("v1/classify", { model: model.name, language, inputs: part, compare });
       byId("list").append(
@@ -254,6 +256,8 @@ async function classify(event) {
 async function start() {
   try {
     ({ models } = await call("v1/models"));
+    const { schemas } = (await call("openapi.json")).components;
+    rowsOfARequest = Math.min(rowsOfARequest, schemas.ClassifyRequest.properties.inputs.maxItems);
     fill(byId("model"), models.map((model) => model.name));
     showModel();
     say(`models: ${models.length}`);

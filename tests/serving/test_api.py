@@ -20,7 +20,7 @@ from published import LABELS
 
 import langalign
 from langalign.storage import Storage
-from serve.engine import Rows
+from serve.engine import Engine, Rows
 from serve.keys import KeyFile, new_key
 from serve.schemas import ClassifyRequest
 from serve.telemetry import Observer
@@ -85,6 +85,35 @@ def test_a_comparison_is_the_same_head_without_the_aligner(
         assert found["unaligned"] != found["probabilities"]
     plain = ask(client, {"language": "xc", "inputs": texts}).json()
     assert [found["unaligned"] for found in plain["predictions"]] == [None, None]
+
+
+@pytest.mark.parametrize("cache_rows", [0, 10])
+def test_a_comparison_embeds_once_and_is_cached_apart(
+    cache_rows: int, models: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_of(models, ["one"], cache_rows=cache_rows)
+    passes = []
+    embed = Engine._embed
+
+    def counted(engine: Engine, requests: Sequence[Rows]) -> torch.Tensor:
+        passes.append(sum(map(len, requests)))
+        return embed(engine, requests)
+
+    monkeypatch.setattr(Engine, "_embed", counted)
+    wanted = {"language": "xc", "inputs": ["a good film", "dull"]}
+    with client_of(parts) as opened:
+        for compare in (True, False) * 2:
+            answer = ask(opened, {**wanted, "compare": compare}).json()
+            assert [p["unaligned"] is not None for p in answer["predictions"]] == [compare] * 2
+    assert passes == [2] * (2 if cache_rows else 4)
+
+
+def test_a_body_full_of_faults_is_refused_at_the_first(client: TestClient) -> None:
+    body = b'{"language": "xc", "inputs": [' + b"1," * 500_000 + b"1]}"
+    answer = ask(client, body)
+    assert_problem(answer, 422, "inputs.0")
+    # One for each form that an input may have.
+    assert len(answer.json()["errors"]) == 2
 
 
 def test_the_models_in_service(client: TestClient) -> None:
@@ -345,7 +374,7 @@ def test_every_answer_is_counted_by_model_language_and_status(
         ("one", "xc", 500, 0),
     ]
     # A comparison takes two passes.
-    assert counted.waits == [("one", "xc"), ("one", "en"), ("one", "en")]
+    assert counted.waits == [("one", "xc"), ("one", "en")]
 
 
 def test_a_client_that_leaves_is_counted(models: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

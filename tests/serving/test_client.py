@@ -106,6 +106,11 @@ def test_an_answer_of_another_server_names_the_address(content: bytes) -> None:
         client.models()
 
 
+def test_an_address_without_a_scheme_is_refused_at_once() -> None:
+    with pytest.raises(ServiceError, match=r"localhost:8000 begins with neither http://"):
+        Client("localhost:8000")
+
+
 def test_pauses_grow_where_the_service_names_none() -> None:
     service = Service(full(), httpx2.ConnectError("refused"), full(), ok())
     service.client().classify(["a"], language="xc")
@@ -119,6 +124,7 @@ def test_pauses_grow_where_the_service_names_none() -> None:
     [
         (lambda: full(), 503, 3, "the queue is full"),
         (lambda: httpx2.ConnectError("refused"), None, 3, "refused"),
+        (lambda: httpx2.ReadTimeout("too late"), None, 1, "too late"),
         (lambda: httpx2.Response(502, text="<html>"), 502, 3, "Bad Gateway"),
         (lambda: httpx2.Response(401, json={**PROBLEM, "status": 401}), 401, 1, "401"),
         (lambda: httpx2.Response(422, text="no"), 422, 1, "422"),

@@ -1,5 +1,6 @@
 """What `python -m serve` does without starting anything: its help, its mistakes, its line."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -36,6 +37,17 @@ def test_mistakes_are_one_line(
     assert main([*arguments, f"storage={models.root}"]) == status
     (line,) = capsys.readouterr().err.splitlines()
     assert text in line
+    assert not ray.is_initialized()
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(
+    models: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["model=one", f"storage={models.root}", f"port={port}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"cannot listen on host=127.0.0.1 port={port}" in line
     assert not ray.is_initialized()
 
 

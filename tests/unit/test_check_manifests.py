@@ -140,6 +140,9 @@ def test_the_service_gets_settings_that_the_application_knows() -> None:
     )
     (application,) = config["applications"]
     assert Settings(**application["args"]).gpus == 1
+    ours = yaml.safe_load((KUBERAY.parents[1] / "serve/config.yaml").read_text())
+    assert config["http_options"] == ours["http_options"] | {"host": "0.0.0.0"}
+    assert config["logging_config"] == ours["logging_config"]
 
 
 def test_the_job_runs_on_the_cluster_of_the_base() -> None:
