@@ -73,7 +73,7 @@ class Settings(Limits):
         2.0,
         gt=0,
         description="no new request that would wait longer by the pace of the last batches, or "
-        "while the first like it (fits into a batch, or longer) has waited longer (503)",
+        "while the oldest of its kind (longer than a batch, or not) has waited longer (503)",
     )
     cache_rows: int = Field(0, ge=0, description="answers kept for repeated inputs; 0: no cache")
 

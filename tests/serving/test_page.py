@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -56,9 +57,9 @@ TAB, ENTER, SPACE = ("Tab", 9, ""), ("Enter", 13, "\r"), (" ", 32, " ")
 
 
 @contextmanager
-def served(models: Storage, keys: KeyFile | None = None) -> Iterator[str]:
+def served(models: Storage, keys: KeyFile | None = None, **settings: Any) -> Iterator[str]:
     """The address of the application without Ray."""
-    parts = parts_of(models, ["one", "two", "pairs"])
+    parts = parts_of(models, ["one", "two", "pairs"], **settings)
     api = create_api(parts.service, parts.settings.limits(), keys)
     (port,) = free_ports(1)
     server = uvicorn.Server(uvicorn.Config(api, port=port, log_level="error"))
@@ -172,6 +173,26 @@ def test_csv_files_and_pairs(url: str, tmp_path: Path) -> None:
                 await page.wait_for(f"{STATUS}.textContent.startsWith('line 1: put one tab')")
                 assert await page.value(f"{STATUS}.className") == "bad"
             assert page.errors == []
+
+    asyncio.run(scenario())
+
+
+def test_lines_go_in_requests_within_the_limit_and_a_lost_service_is_said(
+    models: Storage, tmp_path: Path
+) -> None:
+    send = "document.getElementById('ask').requestSubmit()"
+
+    async def scenario() -> None:
+        assert BROWSER is not None
+        async with browser_page(BROWSER, tmp_path / "profile") as page:
+            with served(models, inputs=2) as url:
+                await page.open(url, width=360, scheme="light")
+                await page.wait_for("document.getElementById('model')?.options.length == 3")
+                await page.value("document.getElementById('texts').value = 'a\\nb\\nc'")
+                await page.value(send)
+                await page.wait_for("document.querySelectorAll('#list > li').length == 3")
+            await page.value(send)
+            await page.wait_for(f"{STATUS}.textContent.includes('cannot be reached')")
 
     asyncio.run(scenario())
 
