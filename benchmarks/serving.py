@@ -167,7 +167,7 @@ def _row(rounds: list[Round], way: str) -> list[str]:
 def _ratio(rounds: list[Round], way: str, base: str) -> str:
     """A server's rate over another's of the same round: median, least and most."""
     is_open = rounds[0][way].load.startswith("open")  # each server has arrivals of its own
-    if base not in rounds[0] or way == base or is_open:
+    if base not in rounds[0] or way in (base, "empty") or is_open:
         return "–"
     found = [r[way].per_s / r[base].per_s for r in rounds]
     return f"{median(found):.2f} ({min(found):.2f}–{max(found):.2f})"
