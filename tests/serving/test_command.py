@@ -2,20 +2,24 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import grpc
+import httpx2
 import psutil
 import pytest
 from real_service import replicas_below
 
 from cluster.ports import free_ports
 from langalign.storage import Storage
+from serve.keys import new_key
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -61,6 +65,25 @@ def test_the_printed_line_works_as_it_stands(models: Storage) -> None:
         assert grpc.StatusCode.UNAUTHENTICATED in answers
         # It would be so where the empty request is unpickled.
         assert grpc.StatusCode.UNKNOWN not in answers
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def test_where_others_can_reach_it_a_key_is_asked_for(models: Storage, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    keys = tmp_path / "keys.json"
+    arguments = ["model=one", f"storage={models.root}", "host=0.0.0.0", f"port={port}", "threads=1"]
+    key = new_key(keys, "team")
+    with command(*arguments, f"api_keys_file={keys}") as process:
+        assert process.stdout is not None
+        lines = list(takewhile(lambda text: not text.startswith("curl "), process.stdout))
+        (metrics,) = re.findall(r"metrics: (http://\S+/metrics)", "".join(lines))
+        assert httpx2.get(metrics).status_code == 200
+        body = {"language": "xc", "inputs": ["a sentence"]}
+        for given, status in ((None, 401), ("wrong", 401), (key, 200)):
+            headers = {"Authorization": f"Bearer {given}"} if given else {}
+            url = f"http://127.0.0.1:{port}/v1/classify"
+            assert httpx2.post(url, json=body, headers=headers, timeout=30).status_code == status
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
 
