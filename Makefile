@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 # Ray starts a process for every part of a job, and each would compile what it imports anew: images
-# often have this variable set. It is also why pip need not compile what is never imported.
+# often have this variable set. So pip need not compile either, least of all what is never imported.
 export PYTHONDONTWRITEBYTECODE :=
 
 # The first Python that Ray and this project support; give another as `make demo PYTHON=/path`.

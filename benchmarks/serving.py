@@ -113,9 +113,9 @@ Round = dict[str, Measured]  # what each server, and the bare model, did in one 
 def measure(
     ports: dict[str, int], texts: list[str], ceiling: Ceiling, arguments: argparse.Namespace
 ) -> list[list[Round]]:
-    """For each load its rounds, in which the servers take turns, the last first in every second.
+    """For each load its rounds, in which the servers take turns: in reverse in every second one.
 
-    A load comes from a process of its own, after the ones before it have ended.
+    All loads come from one process beside this one.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
 

@@ -187,7 +187,7 @@ def _deployment(kind: type, **options: Any) -> Any:
 
 
 def _ray_limits(settings: Settings) -> dict[str, Any]:
-    """Bounds of a deployment's requests, well above those that the application sets itself."""
+    """Bounds of a deployment's requests, no tighter than those that the application sets itself."""
     bound = RAY_ROOM * settings.ongoing_requests
     return {
         "max_ongoing_requests": bound,
